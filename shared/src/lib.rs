@@ -1,3 +1,4 @@
 //! stub
+pub mod head;
 pub mod schema;
 pub mod state;
