@@ -1,4 +1,27 @@
-//! stub
+//! What Sherwood's processes agree on: the snapshot format, how it is mapped and leased,
+//! and the schema of the state.
+//!
+//! - the bytes: [`layout`] (header, regions), [`batch`] and [`shape`] (chunks), [`footer`] and [`index`]
+//!   (parts), [`root`] (a generation);
+//! - the protocol: [`head`] (what makes a generation visible), [`lock`] (leases and
+//!   the witness), [`futex`] (waiting), [`file`] (whom a reader trusts);
+//! - [`mapping`], where bytes of the file become memory;
+//! - the state: [`schema`], [`state`].
+//!
+//! `docs/format.md` is the authority for the bytes, `docs/design.md` for the rules. The
+//! only crate that may say `unsafe`, and it does so in [`mapping`], [`futex`] and
+//! [`batch`].
+
+pub mod batch;
+pub mod file;
+pub mod footer;
+pub mod futex;
 pub mod head;
+pub mod index;
+pub mod layout;
+pub mod lock;
+pub mod mapping;
+pub mod root;
 pub mod schema;
+pub mod shape;
 pub mod state;

@@ -118,6 +118,7 @@ pub fn publish(word: &AtomicU64, value: HeadWord) {
 }
 
 /// The head as it is now, and with it the right to see everything that was written before it was published (F5, R2).
+#[inline]
 pub fn observe(word: &AtomicU64) -> HeadWord {
     let seen = word.load(Ordering::Relaxed);
     // ORDER head: pairs with `publish`; ORDER mark: pairs with `mark`.
@@ -130,6 +131,7 @@ pub fn observe(word: &AtomicU64) -> HeadWord {
 ///
 /// No fence: a caller that is told yes uses only what that `observe` made visible, and one that is told no calls
 /// `observe`. The mark counts as a change, so that a reader that never waits learns of it here.
+#[inline]
 pub fn unchanged(word: &AtomicU64, seen: HeadWord) -> bool {
     word.load(Ordering::Relaxed) == seen.raw()
 }

@@ -1,0 +1,257 @@
+//! One chunk: a record batch as an encapsulated Arrow IPC message, metadata then body.
+//!
+//! The encoding is the Arrow columnar specification's, version 5, little-endian, with
+//! every buffer on a multiple of 64 bytes, no compression and no dictionaries, so that
+//! a batch decodes without copying a byte.
+
+use arrow_array::RecordBatch;
+use arrow_buffer::Buffer;
+use arrow_ipc::reader::FileDecoder;
+use arrow_ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteContext, IpcWriteOptions};
+use arrow_ipc::{Block, MetadataVersion, root_as_message};
+use arrow_schema::{ArrowError, SchemaRef};
+use thiserror::Error;
+
+use crate::layout::{ALIGN, align_up};
+use crate::shape::{self, ShapeError};
+
+/// The four bytes that begin every encapsulated message since Arrow 0.15.
+const CONTINUATION: [u8; 4] = [0xff; 4];
+
+/// Where a chunk stands in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct BlockAt {
+    /// First byte; a multiple of 64.
+    pub offset: u64,
+    /// Bytes of prefix, metadata and padding; a multiple of 64.
+    pub meta_bytes: u32,
+    /// Bytes of the body; a multiple of 64.
+    pub body_bytes: u32,
+}
+
+impl BlockAt {
+    /// Bytes of both.
+    #[must_use]
+    pub fn bytes(self) -> u64 {
+        u64::from(self.meta_bytes) + u64::from(self.body_bytes)
+    }
+
+    /// First byte after it; `None` if no file is that long.
+    #[must_use]
+    pub fn end(self) -> Option<u64> {
+        self.offset.checked_add(self.bytes())
+    }
+}
+
+/// Turns record batches into messages. Keeps its buffers between calls.
+#[derive(Default)]
+pub struct BatchEncoder {
+    context: IpcWriteContext,
+}
+
+impl std::fmt::Debug for BatchEncoder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BatchEncoder").finish_non_exhaustive()
+    }
+}
+
+/// A batch ready to be written at a place that is a multiple of 64.
+#[derive(Debug)]
+pub struct EncodedBatch {
+    metadata: Vec<u8>,
+    body: Vec<u8>,
+    meta_bytes: u32,
+    body_bytes: u32,
+}
+
+impl EncodedBatch {
+    /// Its block, if it were written at `offset`.
+    #[must_use]
+    pub fn at(&self, offset: u64) -> BlockAt {
+        BlockAt {
+            offset,
+            meta_bytes: self.meta_bytes,
+            body_bytes: self.body_bytes,
+        }
+    }
+
+    /// Bytes it takes.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.at(0).bytes()
+    }
+
+    /// Its pieces in order, each with its place relative to the block's first byte.
+    pub fn pieces(&self) -> impl Iterator<Item = (usize, &[u8])> {
+        [
+            (0, &self.metadata[..]),
+            (self.metadata.len(), &self.body[..]),
+        ]
+        .into_iter()
+    }
+}
+
+impl BatchEncoder {
+    /// Encodes a batch without dictionaries.
+    ///
+    /// Fails for a batch of 4 GiB or more, and for types that Arrow IPC cannot hold.
+    pub fn encode(&mut self, batch: &RecordBatch) -> Result<EncodedBatch, ArrowError> {
+        let alignment = usize::try_from(ALIGN).unwrap_or(64);
+        let options = IpcWriteOptions::try_new(alignment, false, MetadataVersion::V5)?;
+        let mut tracker = DictionaryTracker::new(false);
+        let generator = IpcDataGenerator::default();
+        let (dictionaries, encoded) =
+            generator.encode(batch, &mut tracker, &options, &mut self.context)?;
+        if !dictionaries.is_empty() {
+            let what = "a chunk has no dictionaries; cast the column to its values first";
+            return Err(ArrowError::InvalidArgumentError(what.to_owned()));
+        }
+        let too_large = |_| ArrowError::InvalidArgumentError("a chunk of 4 GiB or more".to_owned());
+        let padded = align_up(8 + encoded.ipc_message.len() as u64);
+        let meta_bytes = u32::try_from(padded).map_err(too_large)?;
+        let mut metadata = vec![0; usize::try_from(padded).map_err(too_large)?];
+        metadata[0..4].copy_from_slice(&CONTINUATION);
+        metadata[4..8].copy_from_slice(&(meta_bytes - 8).to_le_bytes());
+        metadata[8..8 + encoded.ipc_message.len()].copy_from_slice(&encoded.ipc_message);
+        let body = encoded.arrow_data;
+        let body_bytes = u32::try_from(body.len()).map_err(too_large)?;
+        Ok(EncodedBatch {
+            metadata,
+            body,
+            meta_bytes,
+            body_bytes,
+        })
+    }
+}
+
+/// Why a chunk could not be decoded: the file is damaged.
+#[derive(Debug, Error)]
+pub enum DecodeError {
+    /// Its metadata is not a record batch message, or does not fit the schema.
+    #[error("the message of the chunk is damaged")]
+    Message(#[source] ArrowError),
+    /// Its metadata does not describe a batch of the table's schema.
+    #[error("the chunk does not fit the table's schema: {0}")]
+    Shape(#[from] ShapeError),
+}
+
+/// Decodes the chunks of one table, without copying and without looking at each value.
+///
+/// For files whose owner is trusted (F11): every buffer is checked to lie inside the
+/// chunk, to be aligned and to be as long as its rows need ([`crate::shape`]); the values
+/// in it are not. [`decode_checked`](Self::decode_checked) looks at every value as well.
+#[derive(Debug)]
+pub struct BatchDecoder {
+    schema: SchemaRef,
+    quick: FileDecoder,
+    checked: FileDecoder,
+}
+
+impl BatchDecoder {
+    /// For chunks of this schema.
+    #[must_use]
+    pub fn new(schema: SchemaRef) -> Self {
+        let decoder =
+            |schema| FileDecoder::new(schema, MetadataVersion::V5).with_require_alignment(true);
+        let quick = decoder(SchemaRef::clone(&schema));
+        // SAFETY: the chunks come from a file whose owner is trusted (F11), written by
+        // `BatchEncoder` from valid batches; `shape::check` checks every buffer's bounds.
+        let quick = unsafe { quick.with_skip_validation(true) };
+        Self {
+            quick,
+            checked: decoder(SchemaRef::clone(&schema)),
+            schema,
+        }
+    }
+
+    /// Decodes `block`, the exact bytes of one chunk, of which `meta_bytes` are metadata.
+    pub fn decode(&self, block: &Buffer, meta_bytes: u32) -> Result<RecordBatch, DecodeError> {
+        self.decode_with(&self.quick, block, meta_bytes)
+    }
+
+    /// The same, with every value validated: offsets, UTF-8, null counts.
+    pub fn decode_checked(
+        &self,
+        block: &Buffer,
+        meta_bytes: u32,
+    ) -> Result<RecordBatch, DecodeError> {
+        self.decode_with(&self.checked, block, meta_bytes)
+    }
+
+    fn decode_with(
+        &self,
+        decoder: &FileDecoder,
+        block: &Buffer,
+        meta_bytes: u32,
+    ) -> Result<RecordBatch, DecodeError> {
+        let damaged = |what: &str| DecodeError::Message(ArrowError::IpcError(what.to_owned()));
+        let split = usize::try_from(meta_bytes).unwrap_or(usize::MAX);
+        if split < 8 || block.len() < split || block[0..4] != CONTINUATION {
+            return Err(damaged("no message begins here"));
+        }
+        let body_bytes = block.len() - split;
+        let message = root_as_message(&block[8..split])
+            .map_err(|error| DecodeError::Message(ArrowError::IpcError(error.to_string())))?;
+        let batch = message
+            .header_as_record_batch()
+            .ok_or_else(|| damaged("not a record batch"))?;
+        shape::check(&self.schema, &batch, &block[split..])?;
+        let body = i64::try_from(body_bytes).map_err(|_| damaged("a body beyond all bounds"))?;
+        let meta = i32::try_from(meta_bytes).map_err(|_| damaged("metadata beyond all bounds"))?;
+        decoder
+            .read_record_batch(&Block::new(0, meta, body), block)
+            .map_err(DecodeError::Message)?
+            .ok_or_else(|| damaged("an empty message"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow_array::{ArrayRef, Int64Array, StringArray};
+    use std::sync::Arc;
+
+    fn batch() -> RecordBatch {
+        let ids: ArrayRef = Arc::new(StringArray::from(vec!["a", "b", "c"]));
+        let sizes: ArrayRef = Arc::new(Int64Array::from(vec![Some(1), None, Some(3)]));
+        RecordBatch::try_from_iter([("id", ids), ("size", sizes)]).expect("equal lengths")
+    }
+
+    fn block(encoded: &EncodedBatch) -> Buffer {
+        let bytes: Vec<u8> = encoded
+            .pieces()
+            .flat_map(|(_, piece)| piece)
+            .copied()
+            .collect();
+        assert_eq!(bytes.len() as u64, encoded.bytes());
+        let mut aligned = arrow_buffer::MutableBuffer::new(bytes.len());
+        aligned.extend_from_slice(&bytes);
+        aligned.into()
+    }
+
+    #[test]
+    fn a_batch_survives_the_round_trip_without_a_copy() {
+        let encoded = BatchEncoder::default().encode(&batch()).expect("encodes");
+        let block = block(&encoded);
+        let decoder = BatchDecoder::new(batch().schema());
+        let decoded = decoder.decode(&block, encoded.meta_bytes).expect("decodes");
+        assert_eq!(decoded, batch());
+        let inside = block.as_ptr_range();
+        let values = decoded.column(1).to_data().buffers()[0].as_ptr();
+        assert!(inside.contains(&values), "copied");
+    }
+
+    #[test]
+    fn every_bit_flip_of_the_metadata_decodes_or_is_an_error_but_never_panics() {
+        let encoded = BatchEncoder::default().encode(&batch()).expect("encodes");
+        let good = block(&encoded).to_vec();
+        let decoder = BatchDecoder::new(batch().schema());
+        for bit in 0..usize::try_from(encoded.meta_bytes).expect("small") * 8 {
+            let mut bad = good.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            let mut aligned = arrow_buffer::MutableBuffer::new(bad.len());
+            aligned.extend_from_slice(&bad);
+            let _ = decoder.decode_checked(&aligned.into(), encoded.meta_bytes);
+        }
+    }
+}
