@@ -6,13 +6,14 @@
 //! - the protocol: [`head`] (what makes a generation visible), [`lock`] (leases and
 //!   the witness), [`futex`] (waiting), [`file`] (whom a reader trusts);
 //! - [`mapping`], where bytes of the file become memory;
-//! - the state: [`schema`], [`state`].
+//! - the state: [`schema`], [`state`], and its one-row form [`document`].
 //!
 //! `docs/format.md` is the authority for the bytes, `docs/design.md` for the rules. The
 //! only crate that may say `unsafe`, and it does so in [`mapping`], [`futex`] and
 //! [`batch`].
 
 pub mod batch;
+pub mod document;
 pub mod file;
 pub mod footer;
 pub mod futex;
