@@ -152,6 +152,18 @@ impl PartIndex {
         })
     }
 
+    /// The index of chunks that stand in no file.
+    pub fn on_heap(chunks: &[ChunkEntry]) -> Result<Self, IndexError> {
+        let mut bytes = Vec::new();
+        append(&mut bytes, chunks);
+        let mut aligned = arrow_buffer::MutableBuffer::new(bytes.len());
+        aligned.extend_from_slice(&bytes);
+        Self::parse(
+            &aligned.into(),
+            u32::try_from(chunks.len()).unwrap_or(u32::MAX),
+        )
+    }
+
     /// Number of chunks.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -241,13 +253,7 @@ mod tests {
     }
 
     fn parsed(chunks: &[ChunkEntry]) -> PartIndex {
-        let mut bytes = Vec::new();
-        append(&mut bytes, chunks);
-        assert_eq!(bytes.len() as u64, index_bytes(chunks.len()));
-        let mut aligned = arrow_buffer::MutableBuffer::new(bytes.len());
-        aligned.extend_from_slice(&bytes);
-        PartIndex::parse(&aligned.into(), u32::try_from(chunks.len()).expect("few"))
-            .expect("parses")
+        PartIndex::on_heap(chunks).expect("parses")
     }
 
     proptest! {
