@@ -8,15 +8,19 @@
 //!   over batches: it shows how steady the machine was, not the slowest call.
 //! - What takes a microsecond or more is timed **one by one**, and includes
 //!   about one read of the clock (a row of the floors says how much that is).
-//! - What needs a writer and a reader (a refresh after a publish) runs them on
-//!   two threads in turn, so that the reader finds the writer's bytes in the
-//!   other core's cache, as it would in life.
+//! - What needs a writer and a reader (a refresh after a publish) runs them in
+//!   turn on two threads held to two cores, so that the reader finds the
+//!   writer's bytes in the other core's cache, as it would in life.
 //!
 //! Nothing is subtracted and no outlier is thrown away.
 
 use std::hint::{black_box, spin_loop};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
+
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::time::{ClockId, clock_gettime};
+use nix::unistd::Pid;
 
 /// How long a batch should take: some hundred times one read of the clock.
 const BATCH: Duration = Duration::from_micros(20);
@@ -135,8 +139,10 @@ pub fn in_turn<E: Send>(
     const WRITE: u32 = 1;
     const STOP: u32 = 2;
     let turn = &AtomicU32::new(READ);
+    let _reader_core = Core::first();
     std::thread::scope(|scope| {
         let writer = scope.spawn(move || {
+            let _writer_core = Core::last();
             let mut samples = Vec::new();
             loop {
                 if wait_while(turn, READ) == STOP {
@@ -180,6 +186,58 @@ pub fn in_turn<E: Send>(
     })
 }
 
+/// Holds the calling thread to one core until dropped.
+///
+/// The first and the last core that the process may use, so that two threads
+/// are on different ones where there are two. Where the kernel refuses, the
+/// thread stays free: the figure is noisier, not wrong.
+#[derive(Debug)]
+pub struct Core {
+    before: Option<CpuSet>,
+}
+
+impl Core {
+    /// The first core.
+    pub fn first() -> Self {
+        Self::hold((0..CpuSet::count()).collect())
+    }
+
+    /// The last core.
+    pub fn last() -> Self {
+        Self::hold((0..CpuSet::count()).rev().collect())
+    }
+
+    fn hold(order: Vec<usize>) -> Self {
+        let this_thread = Pid::from_raw(0);
+        let before = sched_getaffinity(this_thread).ok();
+        let mut only = CpuSet::new();
+        let core = order.into_iter().find(|&core| {
+            before
+                .as_ref()
+                .is_some_and(|set| set.is_set(core) == Ok(true))
+        });
+        if core.is_some_and(|core| only.set(core).is_ok()) {
+            // Refused: the thread stays free, as said above.
+            let _ = sched_setaffinity(this_thread, &only);
+        }
+        Self { before }
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        if let Some(before) = &self.before {
+            let _ = sched_setaffinity(Pid::from_raw(0), before);
+        }
+    }
+}
+
+/// Nanoseconds of `CLOCK_MONOTONIC`, which all processes of a machine share.
+pub fn monotonic_nanos() -> u64 {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from);
+    now.map_or(0, |now| u64::try_from(now.as_nanos()).unwrap_or(u64::MAX))
+}
+
 /// Turns of [`in_turn`] that are not counted.
 const WARM: usize = 3;
 
@@ -202,7 +260,7 @@ fn wait_while(word: &AtomicU32, value: u32) -> u32 {
             return now;
         }
         turns += 1;
-        if turns % 4096 == 0 {
+        if turns.is_multiple_of(4096) {
             std::thread::yield_now();
         } else {
             spin_loop();

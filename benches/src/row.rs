@@ -13,19 +13,6 @@ use serde_json::{Map, Value, json};
 
 use crate::measure::Figure;
 
-/// The questions, in the order of the table.
-pub const QUESTIONS: [(&str, &str); 9] = [
-    ("floor", "Floors of this run"),
-    ("acquire", "Acquire the latest value, unchanged"),
-    ("refresh", "Refresh after a publish"),
-    ("lookup", "Look-up by key, uniform random keys"),
-    ("publish", "Publish one changed row"),
-    ("publish-all", "Publish the whole"),
-    ("wake", "Wake a waiting reader in another process"),
-    ("attach", "Attach: open, and the first snapshot"),
-    ("memory", "Memory over live bytes"),
-];
-
 /// What a line found.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
@@ -40,7 +27,7 @@ pub enum Outcome {
 /// One line.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
-    /// One of [`QUESTIONS`].
+    /// One of the questions of the table (`floor`, `acquire`, ...).
     pub question: String,
     /// What was done; unique together with `peer`.
     pub name: String,
@@ -95,15 +82,6 @@ impl Row {
     pub fn detail(mut self, detail: impl Into<String>) -> Self {
         self.detail = detail.into();
         self
-    }
-
-    /// The figure that is compared: a median time in nanoseconds, or the number.
-    pub fn value(&self) -> Option<f64> {
-        match &self.outcome {
-            Outcome::Time(figure) => Some(figure.median),
-            Outcome::Number(value, _) => Some(*value),
-            Outcome::NotRun(_) => None,
-        }
     }
 
     /// Its form as JSON.

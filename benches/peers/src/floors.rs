@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use memmap2::Mmap;
 
 use crate::keys::Draw;
-use crate::measure::{Figure, batched, each, nanos, timed};
+use crate::measure::{Core, Figure, batched, each, nanos, timed};
 use crate::row::{Outcome, Row};
 use crate::{Failure, Setting, futex};
 
@@ -123,33 +123,29 @@ fn memcpy(bytes: usize) -> Figure {
     })
 }
 
-/// Two threads count one word up in turn.
+/// Two threads on two cores count one word up in turn.
 fn hop() -> Result<Figure, Failure> {
-    const ROUNDS: u32 = 2_000;
+    const ROUNDS: u32 = 16;
     let word = &AtomicU64::new(0);
+    let mut next = 0;
+    let _core = Core::first();
     std::thread::scope(|scope| {
         scope.spawn(move || {
+            let _core = Core::last();
             loop {
-                let seen = word.load(Ordering::Relaxed);
+                let seen = wait_for(word, |seen| seen % 2 == 1 || seen == u64::MAX);
                 if seen == u64::MAX {
                     return;
                 }
-                if seen % 2 == 1 {
-                    word.store(seen + 1, Ordering::Relaxed);
-                } else {
-                    spin_loop();
-                }
+                word.store(seen + 1, Ordering::Relaxed);
             }
         });
         let (all, mut samples) = (Instant::now(), Vec::new());
         while all.elapsed() < BUDGET {
             let start = Instant::now();
             for _ in 0..ROUNDS {
-                let mine = word.load(Ordering::Relaxed);
-                word.store(mine + 1, Ordering::Relaxed);
-                while word.load(Ordering::Relaxed) != mine + 2 {
-                    spin_loop();
-                }
+                word.store(next + 1, Ordering::Relaxed);
+                next = wait_for(word, |seen| seen == next + 2);
             }
             samples.push(nanos(start.elapsed()) / f64::from(2 * ROUNDS));
         }
@@ -157,6 +153,23 @@ fn hop() -> Result<Figure, Failure> {
         Figure::of(samples, 2 * ROUNDS)
     })
     .ok_or_else(|| "no round trip was seen".into())
+}
+
+/// Spins until `word` is as `wanted`; gives way now and then, for a machine of
+/// one core.
+fn wait_for(word: &AtomicU64, wanted: impl Fn(u64) -> bool) -> u64 {
+    for turn in 1_u32.. {
+        let seen = word.load(Ordering::Relaxed);
+        if wanted(seen) {
+            return seen;
+        }
+        if turn.is_multiple_of(4096) {
+            std::thread::yield_now();
+        } else {
+            spin_loop();
+        }
+    }
+    u64::MAX
 }
 
 fn map(setting: &Setting<'_>) -> Result<Figure, Failure> {

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use memmap2::MmapMut;
 
-use crate::measure::Figure;
+use crate::measure::{Core, Figure, monotonic_nanos};
 use crate::{Failure, Setting};
 
 /// Wakes that count.
@@ -59,13 +59,14 @@ pub fn wake(setting: &Setting<'_>) -> Result<Figure, Failure> {
         .arg("futex-child")
         .arg(&path)
         .spawn()?;
+    let _core = Core::first();
     let mut samples = Vec::new();
     for round in 1..=ROUNDS {
         let gap = Instant::now();
         while gap.elapsed() < GAP {
             std::hint::spin_loop();
         }
-        let start = now();
+        let start = monotonic_nanos();
         page.futex().store(round, Ordering::Release);
         futex(page.futex(), libc::FUTEX_WAKE, 1);
         while page.word(2).load(Ordering::Acquire) != u64::from(round) {
@@ -85,11 +86,12 @@ pub fn wake(setting: &Setting<'_>) -> Result<Figure, Failure> {
 
 /// The waiting half.
 pub fn child(path: &Path) -> Result<(), Failure> {
+    let _core = Core::last();
     let page = Page::open(path)?;
     let mut seen = 0;
     loop {
         futex(page.futex(), libc::FUTEX_WAIT, seen);
-        let woken = now();
+        let woken = monotonic_nanos();
         let round = page.futex().load(Ordering::Acquire);
         if round == STOP {
             return Ok(());
@@ -100,18 +102,6 @@ pub fn child(path: &Path) -> Result<(), Failure> {
             page.word(2).store(u64::from(round), Ordering::Release);
         }
     }
-}
-
-/// Nanoseconds of `CLOCK_MONOTONIC`.
-fn now() -> u64 {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: `time` is a live timespec for the call to fill.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time) };
-    u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000
-        + u64::try_from(time.tv_nsec).unwrap_or(0)
 }
 
 /// `futex(word, op, value)` without a timeout; a spurious return is the caller's to see.

@@ -100,7 +100,6 @@ pub fn run(setting: &Setting<'_>, print: &mut dyn FnMut(Row)) -> Result<(), Fail
             std::hint::black_box(reader.touch());
             Ok(())
         })?;
-        #[expect(clippy::cast_precision_loss, reason = "below 2^52")]
         let mib = bytes as f64 / f64::from(1 << 20);
         print(
             Row::new(
