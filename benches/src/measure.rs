@@ -139,7 +139,6 @@ pub fn in_turn<E: Send>(
     const WRITE: u32 = 1;
     const STOP: u32 = 2;
     let turn = &AtomicU32::new(READ);
-    let _reader_core = Core::first();
     std::thread::scope(|scope| {
         let writer = scope.spawn(move || {
             let _writer_core = Core::last();
@@ -155,6 +154,8 @@ pub fn in_turn<E: Send>(
                 samples.push(nanos(took));
             }
         });
+        // After the other has started: a thread inherits what its parent is held to.
+        let _reader_core = Core::first();
         let (all, mut reads) = (Instant::now(), Vec::new());
         let mut failed = None;
         while reads.len() <= WARM || (reads.len() < most && all.elapsed() < budget) {

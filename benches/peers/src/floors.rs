@@ -128,7 +128,6 @@ fn hop() -> Result<Figure, Failure> {
     const ROUNDS: u32 = 16;
     let word = &AtomicU64::new(0);
     let mut next = 0;
-    let _core = Core::first();
     std::thread::scope(|scope| {
         scope.spawn(move || {
             let _core = Core::last();
@@ -140,6 +139,8 @@ fn hop() -> Result<Figure, Failure> {
                 word.store(seen + 1, Ordering::Relaxed);
             }
         });
+        // After the other has started: a thread inherits what its parent is held to.
+        let _core = Core::first();
         let (all, mut samples) = (Instant::now(), Vec::new());
         while all.elapsed() < BUDGET {
             let start = Instant::now();
