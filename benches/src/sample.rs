@@ -240,7 +240,7 @@ fn content(rows: u64) -> Result<RecordBatch, Failure> {
         (
             "cid",
             text(rows, |row| {
-                format!("bafybeigdyrzt5sfp7udm7hu76uh7y26{row:028}")
+                format!("bafybeigdyrzt5sfp7udm7hu76uh7y26nf3efuylqabf3{row:014}")
             }),
         ),
         (
@@ -252,7 +252,7 @@ fn content(rows: u64) -> Result<RecordBatch, Failure> {
             "providers",
             list(rows, |row| {
                 (0..2)
-                    .map(|copy| format!("node-{:04}", (row + copy) % 100))
+                    .map(|copy| format!("12D3KooW{:08}", (row + copy) % 100))
                     .collect()
             }),
         ),

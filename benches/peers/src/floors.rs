@@ -78,6 +78,18 @@ pub fn run(setting: &Setting<'_>, print: &mut dyn FnMut(Row)) -> Result<(), Fail
     Ok(())
 }
 
+/// What drifts, once more: a virtual machine's cores are near each other or far
+/// apart as its host has it at the moment, and a hop takes 30 or 200 ns.
+pub fn again(_: &Setting<'_>, print: &mut dyn FnMut(Row)) -> Result<(), Failure> {
+    let row = Row::new("floor", "hop, at the end", WHO, Outcome::Time(hop()?));
+    print(
+        row.detail(
+            "the same as hop, after all peers: the two differ where a host moves its guests",
+        ),
+    );
+    Ok(())
+}
+
 /// A file of `bytes` mapped read-only.
 pub fn mapped(path: &std::path::Path, bytes: usize) -> Result<Mmap, Failure> {
     fs::write(path, vec![7_u8; bytes])?;

@@ -3,6 +3,7 @@
 //!
 //! Writer and reader are two ports of one node here; a reader in another
 //! process would map the same memory. Readers map it for writing.
+//! iceoryx2 leaves a file of 16 bytes in `/dev/shm` for the next node; it is its own.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -105,7 +106,7 @@ fn blackboard(node: &Node<ipc_threadsafe::Service>, rows: &mut Vec<Row>) -> Resu
         "copies, on the stack",
     );
 
-    let mut count = 0;
+    let (mut count, mut seen) = (0, 0);
     let (writes, reads) = in_turn(
         BUDGET,
         200_000,
@@ -115,8 +116,8 @@ fn blackboard(node: &Node<ipc_threadsafe::Service>, rows: &mut Vec<Row>) -> Resu
             Ok(())
         },
         || {
-            black_box(*get.get());
-            Ok(())
+            seen += 1;
+            same(*get.get(), seen)
         },
     )?;
     row(
@@ -134,6 +135,7 @@ fn blackboard(node: &Node<ipc_threadsafe::Service>, rows: &mut Vec<Row>) -> Resu
         "8 bytes",
     );
 
+    let mut seen = 0_u8;
     let mut large = Box::new(Large([0; MIB]));
     let (writes, reads) = in_turn(
         BUDGET,
@@ -144,8 +146,8 @@ fn blackboard(node: &Node<ipc_threadsafe::Service>, rows: &mut Vec<Row>) -> Resu
             Ok(())
         },
         || {
-            black_box(get_large.get());
-            Ok(())
+            seen = seen.wrapping_add(1);
+            same(black_box(get_large.get()).0[0], seen)
         },
     )?;
     row(
@@ -163,6 +165,15 @@ fn blackboard(node: &Node<ipc_threadsafe::Service>, rows: &mut Vec<Row>) -> Resu
         "",
     );
     Ok(())
+}
+
+/// Fails if what was read is not what was just written.
+fn same<T: PartialEq + std::fmt::Debug>(read: T, written: T) -> Result<(), Failure> {
+    if read == written {
+        Ok(())
+    } else {
+        Err(format!("read {read:?}, not {written:?}").into())
+    }
 }
 
 fn pub_sub(node: &Node<ipc_threadsafe::Service>, rows: &mut Vec<Row>) -> Result<(), Failure> {
@@ -187,11 +198,12 @@ fn pub_sub(node: &Node<ipc_threadsafe::Service>, rows: &mut Vec<Row>) -> Result<
         )
         .over("load", 1.0),
     );
-    let state = vec![1_u8; MIB];
+    let (mut state, mut seen) = (vec![0_u8; MIB], 0_u8);
     let (writes, reads) = in_turn(
         BUDGET,
         2_000,
         || -> Result<(), Failure> {
+            state[MIB / 2] = state[MIB / 2].wrapping_add(1);
             publisher
                 .loan_slice_uninit(MIB)?
                 .write_from_slice(&state)
@@ -200,8 +212,8 @@ fn pub_sub(node: &Node<ipc_threadsafe::Service>, rows: &mut Vec<Row>) -> Result<
         },
         || {
             let sample = subscriber.receive()?.ok_or("a sample was lost")?;
-            black_box(sample.payload()[MIB / 2]);
-            Ok(())
+            seen = seen.wrapping_add(1);
+            same(sample.payload()[MIB / 2], seen)
         },
     )?;
     rows.push(

@@ -77,32 +77,30 @@ fn table(env: &Env) -> Result<Rows<'_>, Failure> {
     made.commit().ok_or_else(|| "the table was not made".into())
 }
 
-/// A row of about 130 bytes with its key.
-fn value(draw: &mut Draw) -> [u8; 115] {
+/// A row of about 130 bytes with its key; it holds `number`.
+fn value(number: u64) -> [u8; 115] {
     let mut value = [b'x'; 115];
-    value[..8].copy_from_slice(&draw.next().to_le_bytes());
+    value[..8].copy_from_slice(&number.to_le_bytes());
     value
 }
 
-/// The first bytes of what is there, so that the look-up reaches the row.
-fn get(rows: Rows<'_>, txn: &RoTxn<'_>, key: &str) -> u8 {
-    match rows.get(txn, key) {
-        Ok(Some(found)) => found[0],
-        _ => 0,
-    }
+/// The number in the row under `key`, so that the look-up reaches the row.
+fn get(rows: Rows<'_>, txn: &RoTxn<'_>, key: &str) -> Option<u64> {
+    let found = rows.get(txn, key).ok()??;
+    Some(u64::from_le_bytes(found.get(..8)?.try_into().ok()?))
 }
 
 /// One value: what comes nearest to acquiring the latest.
 fn small(path: &Path, print: &mut dyn FnMut(Row)) -> Result<(), Failure> {
     let env = open(path, 1, EnvFlags::NO_SYNC)?;
     let rows = table(&env)?;
-    let mut draw = Draw::new(1);
-    let mut put = |env: &Env| -> heed::Result<()> {
+    let put = |number: u64| -> heed::Result<()> {
         let mut txn = env.write_txn()?;
-        rows.put(&mut txn, "latest", &value(&mut draw))?;
+        rows.put(&mut txn, "latest", &value(number))?;
         txn.commit()
     };
-    put(&env)?;
+    put(0)?;
+    let (mut written, mut seen) = (0, 0);
     let figure = batched(BUDGET, || {
         env.read_txn()
             .map(|txn| black_box(get(rows, &txn, "latest")))
@@ -121,11 +119,19 @@ fn small(path: &Path, print: &mut dyn FnMut(Row)) -> Result<(), Failure> {
     let (_, reads) = in_turn(
         BUDGET,
         200_000,
-        || put(&env),
+        || -> Result<(), Failure> {
+            written += 1;
+            Ok(put(written)?)
+        },
         || {
+            seen += 1;
             let txn = env.read_txn()?;
-            black_box(get(rows, &txn, "latest"));
-            Ok(())
+            let found = get(rows, &txn, "latest");
+            if found == Some(seen) {
+                Ok(())
+            } else {
+                Err(format!("read {found:?}, not {seen}").into())
+            }
         },
     )?;
     print(
@@ -154,7 +160,7 @@ fn sized(
     let mut draw = Draw::new(count);
     let mut txn = env.write_txn()?;
     for row in 0..count {
-        rows.put_with_flags(&mut txn, PutFlags::APPEND, &task(row), &value(&mut draw))?;
+        rows.put_with_flags(&mut txn, PutFlags::APPEND, &task(row), &value(draw.next()))?;
     }
     txn.commit()?;
     let size = grouped(count);
@@ -203,7 +209,7 @@ fn sized(
 
     let mut questions = Questions::uniform(count, QUESTIONS, 8);
     let figure = each(BUDGET, 20_000, || {
-        let (key, value) = (questions.ask().to_owned(), value(&mut draw));
+        let (key, value) = (questions.ask().to_owned(), value(draw.next()));
         let (took, done) = timed(|| {
             let mut txn = env.write_txn()?;
             rows.put(&mut txn, &key, &value)?;

@@ -52,6 +52,16 @@ fn read(synchronizer: &mut Synchronizer) -> Result<u64, SynchronizerError> {
     Ok(value.version)
 }
 
+/// Reads, and fails if it is not what was just written.
+fn expect(synchronizer: &mut Synchronizer, version: u64) -> Result<(), Failure> {
+    let found = read(synchronizer)?;
+    if found == version {
+        Ok(())
+    } else {
+        Err(format!("read version {found}, not {version}").into())
+    }
+}
+
 /// Reads, refreshes, writes.
 pub fn run(setting: &Setting<'_>, print: &mut dyn FnMut(Row)) -> Result<(), Failure> {
     let prefix = setting.dir.join("value");
@@ -69,15 +79,19 @@ pub fn run(setting: &Setting<'_>, print: &mut dyn FnMut(Row)) -> Result<(), Fail
     let figure = batched(BUDGET, || reader.version().is_ok());
     print(Row::new("acquire", "version() unchanged", WHO, Outcome::Time(figure)).over("load", 1.0));
 
-    let mut version = 0;
+    let (mut version, mut reads) = (0, 0);
     let (writes, reads) = in_turn(
         BUDGET,
         200_000,
         || {
             version += 1;
-            writer.write(&Value::of(version), GRACE).map(drop)
+            writer.write(&Value::of(version), GRACE)?;
+            Ok(())
         },
-        || read(&mut reader).map(drop),
+        || {
+            reads += 1;
+            expect(&mut reader, reads)
+        },
     )?;
     print(
         Row::new("refresh", "read after a write", WHO, Outcome::Time(reads))
@@ -104,14 +118,19 @@ fn whole(prefix: &std::path::Path, print: &mut dyn FnMut(Row)) -> Result<(), Fai
     let mut value = Value::of(0);
     value.text = "x".repeat(1 << 20);
     writer.write(&value, GRACE)?;
+    let mut reads = 0;
     let (writes, reads) = in_turn(
         BUDGET,
         2_000,
         || {
             value.version += 1;
-            writer.write(&value, GRACE).map(drop)
+            writer.write(&value, GRACE)?;
+            Ok(())
         },
-        || read(&mut reader).map(drop),
+        || {
+            reads += 1;
+            expect(&mut reader, reads)
+        },
     )?;
     print(
         Row::new(
