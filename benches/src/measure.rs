@@ -25,6 +25,15 @@ use nix::unistd::Pid;
 /// How long a batch should take: some hundred times one read of the clock.
 const BATCH: Duration = Duration::from_micros(20);
 
+/// The floors of a wake: a name, and how long the sleeper has slept by then.
+///
+/// Two, since a core that has been idle for long sleeps too, above all one of
+/// a virtual machine: then its wake is most of the figure.
+pub const WAKES: [(&str, Duration); 2] = [
+    ("futex wake, asleep for 50 us", Duration::from_micros(50)),
+    ("futex wake, asleep for 2 ms", Duration::from_millis(2)),
+];
+
 /// What was seen, in nanoseconds for one operation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Figure {

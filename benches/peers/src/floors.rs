@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use memmap2::Mmap;
 
 use crate::keys::Draw;
-use crate::measure::{Core, Figure, batched, each, nanos, timed};
+use crate::measure::{Core, Figure, WAKES, batched, each, nanos, timed};
 use crate::row::{Outcome, Row};
 use crate::{Failure, Setting, futex};
 
@@ -70,11 +70,11 @@ pub fn run(setting: &Setting<'_>, print: &mut dyn FnMut(Row)) -> Result<(), Fail
         map(setting)?,
         "open, fstat, map a file of 2 MiB, touch one page, unmap, close",
     );
-    floor(
-        "futex wake",
-        futex::wake(setting)?,
-        "from just before the store to the waiting process running; the waker has spun for 300 us, the other sleeps",
-    );
+    for (name, gap) in WAKES {
+        let detail =
+            "from just before the store to the other process running; the waker spins meanwhile";
+        floor(name, futex::wake(setting, gap)?, detail);
+    }
     Ok(())
 }
 

@@ -20,9 +20,6 @@ use crate::{Failure, Setting};
 const ROUNDS: u32 = 1_000;
 /// The last word the child is sent.
 const STOP: u32 = u32::MAX;
-/// Spun between two wakes, so that the child surely sleeps.
-const GAP: Duration = Duration::from_micros(300);
-
 /// The three words of the shared page.
 struct Page(MmapMut);
 
@@ -51,9 +48,9 @@ impl Page {
     }
 }
 
-/// Times the wakes.
-pub fn wake(setting: &Setting<'_>) -> Result<Figure, Failure> {
-    let path = setting.dir.join("futex");
+/// Times the wakes of a process that has been asleep for `gap`, while this one spun.
+pub fn wake(setting: &Setting<'_>, gap: Duration) -> Result<Figure, Failure> {
+    let path = setting.dir.join(format!("futex-{}", gap.as_micros()));
     let page = Page::open(&path)?;
     let mut child = Command::new(std::env::current_exe()?)
         .arg("futex-child")
@@ -62,8 +59,8 @@ pub fn wake(setting: &Setting<'_>) -> Result<Figure, Failure> {
     let _core = Core::first();
     let mut samples = Vec::new();
     for round in 1..=ROUNDS {
-        let gap = Instant::now();
-        while gap.elapsed() < GAP {
+        let spin = Instant::now();
+        while spin.elapsed() < gap {
             std::hint::spin_loop();
         }
         let start = monotonic_nanos();

@@ -15,7 +15,7 @@ use sherwood_client::Reader;
 
 use super::{Published, Say, time};
 use crate::goal::{self, Line};
-use crate::measure::{Core, Figure, monotonic_nanos};
+use crate::measure::{Core, Figure, WAKES, monotonic_nanos};
 use crate::sample::Sample;
 use crate::{Failure, Setting};
 
@@ -23,8 +23,6 @@ use crate::{Failure, Setting};
 pub const CHILD: &str = "wake-child";
 /// Wakes that count.
 const ROUNDS: i64 = 1_000;
-/// Spun between two publishes, so that the child surely sleeps.
-const GAP: Duration = Duration::from_micros(300);
 
 /// Ends the child when the question is over, however it ends.
 struct Waiting(Child);
@@ -37,8 +35,24 @@ impl Drop for Waiting {
     }
 }
 
-/// Publishes to one waiting process.
+/// Publishes to one waiting process, asleep for a moment and for longer.
 pub fn ask(setting: &Setting, say: Say<'_>) -> Result<(), Failure> {
+    for (floor, gap) in WAKES {
+        let (call, back) = wakes(setting, gap)?;
+        for (moment, samples) in [("called", call), ("returned", back)] {
+            let figure = Figure::of(samples, 1).ok_or("no wake was seen")?;
+            let name = format!("publish {moment} to reader awake, asleep for {gap:?}");
+            let row = time("wake", name, figure).over(floor, 1.0);
+            let row = row.detail("100 rows; the store lies between call and return");
+            say(Line::at_most(row, goal::WAKE));
+        }
+    }
+    Ok(())
+}
+
+/// The nanoseconds from the call of `publish`, and from its return, until a
+/// process runs that has been asleep for `gap`.
+fn wakes(setting: &Setting, gap: Duration) -> Result<(Vec<f64>, Vec<f64>), Failure> {
     let mut sample = Sample::tasks(100)?;
     let mut published = Published::new(setting, sample.state())?;
     let mut child = Command::new(std::env::current_exe()?)
@@ -47,14 +61,12 @@ pub fn ask(setting: &Setting, say: Say<'_>) -> Result<(), Failure> {
         .stdout(Stdio::piped())
         .spawn()
         .map(Waiting)?;
-    let mut heard = BufReader::new(
-        child
-            .0
-            .stdout
-            .take()
-            .ok_or("no pipe from the waiting process")?,
-    )
-    .lines();
+    let out = child
+        .0
+        .stdout
+        .take()
+        .ok_or("no pipe from the waiting process")?;
+    let mut heard = BufReader::new(out).lines();
     // The first line says that it is about to wait.
     heard
         .next()
@@ -63,8 +75,8 @@ pub fn ask(setting: &Setting, say: Say<'_>) -> Result<(), Failure> {
     let (mut from_call, mut from_return) = (Vec::new(), Vec::new());
     for round in 1..=ROUNDS {
         let next = sample.change([0], round)?;
-        let gap = Instant::now();
-        while gap.elapsed() < GAP {
+        let spin = Instant::now();
+        while spin.elapsed() < gap {
             std::hint::spin_loop();
         }
         let call = monotonic_nanos();
@@ -88,17 +100,7 @@ pub fn ask(setting: &Setting, say: Say<'_>) -> Result<(), Failure> {
         from_call.push(difference(woken, call));
         from_return.push(difference(woken, back));
     }
-    for (name, samples) in [
-        ("publish called to reader awake", from_call),
-        ("publish returned to reader awake", from_return),
-    ] {
-        let figure = Figure::of(samples, 1).ok_or("no wake was seen")?;
-        let row = time("wake", name, figure)
-            .over("futex wake", 1.0)
-            .detail("100 rows; the store lies between call and return");
-        say(Line::at_most(row, goal::WAKE));
-    }
-    Ok(())
+    Ok((from_call, from_return))
 }
 
 /// `later - earlier`, below zero if it woke before `publish` returned.
