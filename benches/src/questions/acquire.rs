@@ -10,7 +10,7 @@ use crate::{Failure, Setting};
 pub fn ask(setting: &Setting, say: Say<'_>) -> Result<(), Failure> {
     let published = Published::new(setting, Sample::tasks(10_000)?.state())?;
     let reader = published.reader()?;
-    let mut handle = reader.handle();
+    let mut handle = reader.handle()?;
     let wanted = published.publisher.generation();
     if handle.refresh()?.generation() != wanted {
         return Err(format!("the reader does not see generation {wanted}").into());

@@ -23,7 +23,7 @@ pub fn ask(setting: &Setting, say: Say<'_>) -> Result<(), Failure> {
         let live = sample.bytes();
         let mut published = Published::new(setting, sample.state())?;
         let reader = published.reader()?;
-        let mut handle = reader.handle();
+        let mut handle = reader.handle()?;
         let (mut draw, mut written, mut publishes, mut peak) = (Draw::new(rows), 0, 0, 0);
         while written < 3 * live && publishes < MOST {
             publishes += 1;

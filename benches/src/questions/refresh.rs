@@ -66,7 +66,7 @@ fn refresh(
     published: &mut Published,
     touched: u32,
 ) -> Result<Figure, Failure> {
-    let (table, rows) = (sample.table(), sample.rows());
+    let rows = sample.rows();
     // Without a row to touch, one still changes.
     let changes: Vec<u64> = (0..u64::from(touched.max(1)))
         .map(|part| part * rows / u64::from(touched.max(1)))
@@ -77,7 +77,7 @@ fn refresh(
         .map(|&row| task(row))
         .collect();
     let reader = published.reader()?;
-    let mut handle = reader.handle();
+    let mut handle = reader.handle()?;
     // Enough of the sample to read a value, while the writer has the whole.
     let values = Sample::tasks(0)?;
     let mut writes = 0;
@@ -98,8 +98,9 @@ fn refresh(
             reads += 1;
             let snapshot = handle.latest();
             for key in &keys {
-                let (batch, row) = snapshot.table(table).find(key)?.ok_or("a row is gone")?;
-                let value = values.changed(&batch, row);
+                let task = snapshot.task(key)?.ok_or("a row is gone")?;
+                let (batch, row) = task.batch();
+                let value = values.changed(batch, row);
                 if value != Some(reads) {
                     return Err(
                         format!("{key} holds {value:?} and not what was written, {reads}").into(),

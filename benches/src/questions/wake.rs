@@ -112,7 +112,7 @@ fn difference(later: u64, earlier: u64) -> f64 {
 /// until it is killed or nobody reads.
 pub fn child(path: &Path) -> Result<(), Failure> {
     let reader = Reader::open(path)?;
-    let mut handle = reader.handle();
+    let mut handle = reader.handle()?;
     handle.refresh()?;
     let _core = Core::last();
     let mut out = std::io::stdout().lock();
