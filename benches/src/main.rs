@@ -21,6 +21,7 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+mod cores;
 mod goal;
 mod keys;
 mod machine;

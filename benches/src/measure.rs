@@ -18,9 +18,9 @@ use std::hint::{black_box, spin_loop};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::time::{ClockId, clock_gettime};
-use nix::unistd::Pid;
+
+use crate::cores::Core;
 
 /// How long a batch should take: some hundred times one read of the clock.
 const BATCH: Duration = Duration::from_micros(20);
@@ -144,30 +144,26 @@ pub fn in_turn<E: Send>(
     mut write: impl FnMut() -> Result<(), E> + Send,
     mut read: impl FnMut() -> Result<(), E>,
 ) -> Result<(Figure, Figure), E> {
-    const READ: u32 = 0;
-    const WRITE: u32 = 1;
-    const STOP: u32 = 2;
     let turn = &AtomicU32::new(READ);
     std::thread::scope(|scope| {
         let writer = scope.spawn(move || {
+            let _stop = Stop(turn);
             let _writer_core = Core::last();
             let mut samples = Vec::new();
-            loop {
-                if wait_while(turn, READ) == STOP {
-                    return Ok(samples);
-                }
+            while wait_while(turn, READ) == WRITE {
                 let (took, done) = timed(&mut write);
-                let next = if done.is_ok() { READ } else { STOP };
-                turn.store(next, Ordering::Release);
                 done?;
+                turn.store(READ, Ordering::Release);
                 samples.push(nanos(took));
             }
+            Ok(samples)
         });
+        let stop = Stop(turn);
         // After the other has started: a thread inherits what its parent is held to.
         let _reader_core = Core::first();
         let (all, mut reads) = (Instant::now(), Vec::new());
         let mut failed = None;
-        while reads.len() <= WARM || (reads.len() < most && all.elapsed() < budget) {
+        while reads.len() <= WARM || (reads.len() < most + WARM && all.elapsed() < budget) {
             turn.store(WRITE, Ordering::Release);
             if wait_while(turn, WRITE) == STOP {
                 break;
@@ -179,7 +175,7 @@ pub fn in_turn<E: Send>(
             }
             reads.push(nanos(took));
         }
-        turn.store(STOP, Ordering::Release);
+        drop(stop);
         let mut writes = match writer.join() {
             Ok(done) => done?,
             Err(panic) => std::panic::resume_unwind(panic),
@@ -196,49 +192,21 @@ pub fn in_turn<E: Send>(
     })
 }
 
-/// Holds the calling thread to one core until dropped.
-///
-/// The first and the last core that the process may use, so that two threads
-/// are on different ones where there are two. Where the kernel refuses, the
-/// thread stays free: the figure is noisier, not wrong.
-#[derive(Debug)]
-pub struct Core {
-    before: Option<CpuSet>,
-}
+/// Turns of [`in_turn`] that are not counted.
+const WARM: usize = 3;
 
-impl Core {
-    /// The first core.
-    pub fn first() -> Self {
-        Self::hold((0..CpuSet::count()).collect())
-    }
+/// Whose turn it is in [`in_turn`].
+const READ: u32 = 0;
+const WRITE: u32 = 1;
+const STOP: u32 = 2;
 
-    /// The last core.
-    pub fn last() -> Self {
-        Self::hold((0..CpuSet::count()).rev().collect())
-    }
+/// Ends the turns when its side is done, fails or panics: the other would wait
+/// for ever.
+struct Stop<'a>(&'a AtomicU32);
 
-    fn hold(order: Vec<usize>) -> Self {
-        let this_thread = Pid::from_raw(0);
-        let before = sched_getaffinity(this_thread).ok();
-        let mut only = CpuSet::new();
-        let core = order.into_iter().find(|&core| {
-            before
-                .as_ref()
-                .is_some_and(|set| set.is_set(core) == Ok(true))
-        });
-        if core.is_some_and(|core| only.set(core).is_ok()) {
-            // Refused: the thread stays free, as said above.
-            let _ = sched_setaffinity(this_thread, &only);
-        }
-        Self { before }
-    }
-}
-
-impl Drop for Core {
+impl Drop for Stop<'_> {
     fn drop(&mut self) {
-        if let Some(before) = &self.before {
-            let _ = sched_setaffinity(Pid::from_raw(0), before);
-        }
+        self.0.store(STOP, Ordering::Release);
     }
 }
 
@@ -247,9 +215,6 @@ pub fn monotonic_nanos() -> u64 {
     let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from);
     now.map_or(0, |now| u64::try_from(now.as_nanos()).unwrap_or(u64::MAX))
 }
-
-/// Turns of [`in_turn`] that are not counted.
-const WARM: usize = 3;
 
 /// What an empty run would show. Every caller takes at least one sample.
 const NOTHING: Figure = Figure {
@@ -275,5 +240,61 @@ fn wait_while(word: &AtomicU32, value: u32) -> u32 {
         } else {
             spin_loop();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicUsize;
+
+    const BUDGET: Duration = Duration::from_secs(5);
+
+    #[test]
+    fn writer_and_reader_take_strict_turns_and_all_but_the_warm_up_counts() {
+        let writes = AtomicUsize::new(0);
+        let mut reads = 0;
+        let write = || {
+            writes.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        };
+        let read = || {
+            reads += 1;
+            let writes = writes.load(Ordering::Relaxed);
+            if writes == reads {
+                Ok(())
+            } else {
+                Err(format!("{writes} writes before read {reads}"))
+            }
+        };
+        let (written, read) = in_turn(BUDGET, 100, write, read).expect("strict turns");
+        assert_eq!((written.samples, read.samples), (100, 100));
+    }
+
+    #[test]
+    fn an_error_or_a_panic_of_either_side_ends_both() {
+        let failing = |fails: usize| {
+            let mut calls = 0;
+            move || {
+                calls += 1;
+                if calls == fails { Err(calls) } else { Ok(()) }
+            }
+        };
+        for (write, read, expected) in [(4, 99, 4), (99, 5, 5), (1, 99, 1), (99, 1, 1)] {
+            let got = in_turn(BUDGET, 50, failing(write), failing(read));
+            assert_eq!(got, Err(expected), "write fails at {write}, read at {read}");
+        }
+        let panics = || -> Result<(), ()> { panic!("on purpose") };
+        assert!(std::panic::catch_unwind(|| in_turn(BUDGET, 50, panics, || Ok(()))).is_err());
+        assert!(std::panic::catch_unwind(|| in_turn(BUDGET, 50, || Ok(()), panics)).is_err());
+    }
+
+    #[test]
+    fn a_figure_is_the_least_the_middle_and_the_last_hundredth_of_its_samples() {
+        let samples = (0..200).rev().map(f64::from).collect();
+        let figure = Figure::of(samples, 7).expect("there are samples");
+        assert_eq!((figure.min, figure.median, figure.p99), (0.0, 100.0, 198.0));
+        assert_eq!((figure.samples, figure.batch), (200, 7));
+        assert_eq!(Figure::of(Vec::new(), 1), None);
     }
 }

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use memmap2::Mmap;
 
+use crate::cores::Core;
 use crate::keys::Draw;
-use crate::measure::{Core, Figure, WAKES, batched, each, nanos, timed};
+use crate::measure::{Figure, WAKES, batched, each, nanos, timed};
 use crate::row::{Outcome, Row};
 use crate::{Failure, Setting, futex};
 

@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use memmap2::MmapMut;
 
-use crate::measure::{Core, Figure, monotonic_nanos};
+use crate::cores::Core;
+use crate::measure::{Figure, monotonic_nanos};
 use crate::{Failure, Setting};
 
 /// Wakes that count.

@@ -17,6 +17,8 @@ mod lmdb;
 mod mmap_sync;
 mod refile;
 
+#[path = "../../src/cores.rs"]
+mod cores;
 #[path = "../../src/keys.rs"]
 mod keys;
 #[path = "../../src/measure.rs"]

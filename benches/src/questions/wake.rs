@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 use sherwood_client::Reader;
 
 use super::{Published, Say, time};
+use crate::cores::Core;
 use crate::goal::{self, Line};
-use crate::measure::{Core, Figure, WAKES, monotonic_nanos};
+use crate::measure::{Figure, WAKES, monotonic_nanos};
 use crate::sample::Sample;
 use crate::{Failure, Setting};
 
