@@ -5,6 +5,7 @@
 //! Then the pages of the file are counted, as the tmpfs counts them.
 
 use std::os::unix::fs::MetadataExt;
+use std::time::{Duration, Instant};
 
 use super::{Published, Say, WHO};
 use crate::goal::Line;
@@ -13,8 +14,8 @@ use crate::row::{Outcome, Row};
 use crate::sample::Sample;
 use crate::{Failure, Setting};
 
-/// Publishes at most.
-const MOST: u64 = 20_000;
+/// Time at most, for one size; the note says how much was written by then.
+const MOST: Duration = Duration::from_secs(20);
 
 /// Both sizes, with one reader that keeps up.
 pub fn ask(setting: &Setting, say: Say<'_>) -> Result<(), Failure> {
@@ -24,8 +25,9 @@ pub fn ask(setting: &Setting, say: Say<'_>) -> Result<(), Failure> {
         let mut published = Published::new(setting, sample.state())?;
         let reader = published.reader()?;
         let mut handle = reader.handle()?;
+        let start = Instant::now();
         let (mut draw, mut written, mut publishes, mut peak) = (Draw::new(rows), 0, 0, 0);
-        while written < 3 * live && publishes < MOST {
+        while written < 3 * live && start.elapsed() < MOST {
             publishes += 1;
             let next = sample.change([draw.below(rows)], i64::try_from(publishes)?)?;
             written += published
