@@ -17,7 +17,7 @@ pub fn run(setting: &Setting) -> Vec<Row> {
         let names = [
             ("floor", "machine"),
             ("acquire", "mmap-sync"),
-            ("acquire", "LMDB (heed)"),
+            ("acquire", "LMDB"),
             ("acquire", "iceoryx2"),
             ("acquire", "new file, rename, re-map"),
         ];
@@ -106,7 +106,7 @@ mod tests {
             samples: 40,
             batch: 1024,
         };
-        let who = ("LMDB (heed)", "0.23");
+        let who = ("LMDB", "0.9");
         vec![
             Row::new("lookup", "get", who, Outcome::Time(figure))
                 .over("load", 2.0)

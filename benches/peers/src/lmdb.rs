@@ -22,7 +22,7 @@ use crate::row::{Outcome, Row};
 use crate::{Failure, Setting};
 
 /// The column "who".
-pub const WHO: (&str, &str) = ("LMDB (heed)", "heed 0.23.1, LMDB 0.9.70");
+pub const WHO: (&str, &str) = ("LMDB", "0.9.70 (heed 0.23.1)");
 
 /// For what is timed in batches.
 const BUDGET: Duration = Duration::from_millis(1_000);
