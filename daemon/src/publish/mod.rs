@@ -257,6 +257,12 @@ impl Publisher {
     }
 }
 
+/// Bytes that a batch takes in a chunk's body: what [`Options::chunk_bytes`] bounds.
+#[must_use]
+pub fn chunk_body_bytes(rows: &arrow_array::RecordBatch) -> usize {
+    body_bytes(rows, 0, rows.num_rows())
+}
+
 /// Region and chunk size for a state (F4, F7).
 fn sizes(options: &Options, state: &State) -> (u64, usize) {
     let table_bytes = |id| {
