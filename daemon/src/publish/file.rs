@@ -17,6 +17,7 @@ use sherwood_shared::file::FileId;
 use sherwood_shared::layout::{CONSTANTS_BYTES, Constants, WITNESS_AT};
 use sherwood_shared::lock;
 use sherwood_shared::mapping::HeaderMut;
+use sherwood_shared::pause;
 
 use super::error::PublishError;
 use super::space::allocate;
@@ -60,8 +61,10 @@ impl Aside {
     }
 
     fn prepare(file: &File, constants: &Constants) -> io::Result<HeaderMut> {
+        pause::at("start: lock the witness");
         lock::try_exclusive(file, WITNESS_AT, 1)?; // F11: from the first moment on
         allocate(file, 0, constants.data_start)?; // F8: the gap is no hole either
+        pause::at("start: write the constants");
         file.write_all_at(&constants.to_bytes()[..CONSTANTS_BYTES + 4], 0)?;
         HeaderMut::map(file)
     }
@@ -73,8 +76,10 @@ impl Aside {
         self.file
             .set_permissions(Permissions::from_mode(mode))
             .map_err(io("set the mode of"))?;
+        pause::at("start: rename");
         take_name(&self.path, path).map_err(io("rename a new file to"))?;
         self.named = true;
+        pause::at("start: sweep");
         sweep(
             path,
             FileId::from(&self.file.metadata().map_err(io("stat"))?),
@@ -154,6 +159,7 @@ pub(super) fn sweep(path: &Path, current: FileId) {
         if let Err(source) = mark(&left_over, current) {
             tracing::debug!(path = %left_over.display(), error = %source, "cannot mark an old snapshot");
         }
+        pause::at("start: remove the old name");
         if let Err(source) = fs::remove_file(&left_over) {
             tracing::warn!(path = %left_over.display(), error = %source, "cannot remove an old snapshot");
         }
@@ -176,6 +182,8 @@ fn mark(path: &Path, current: FileId) -> io::Result<()> {
     if Constants::from_bytes(&bytes).is_err() {
         return Ok(());
     }
-    HeaderMut::map(&file)?.mark_superseded();
+    let header = HeaderMut::map(&file)?;
+    pause::at("start: mark");
+    header.mark_superseded();
     Ok(())
 }

@@ -17,6 +17,7 @@ use sherwood_shared::head::rule::END_LIMIT;
 use sherwood_shared::layout::{Constants, align_up};
 use sherwood_shared::lock;
 use sherwood_shared::mapping::{HeaderMut, RegionMut};
+use sherwood_shared::pause;
 
 use super::error::PublishError;
 
@@ -342,7 +343,9 @@ impl Space {
             }
         };
         if let Some(dropped_by) = dropped {
+            pause::at("publish: give up old generations");
             self.header.give_up(dropped_by); // W7: before the first byte
+            pause::at("publish: reuse a region");
         }
         if let Some(old) = self.open[stream as usize].replace(number) {
             self.region_mut(old).status = Status::Sealed;

@@ -11,6 +11,7 @@ use sherwood_shared::file::FileId;
 use sherwood_shared::footer;
 use sherwood_shared::head::rule::{END_LIMIT, HeadWord};
 use sherwood_shared::index::{self, ChunkEntry, index_bytes};
+use sherwood_shared::pause;
 use sherwood_shared::root::{Root, root_batch};
 use sherwood_shared::schema::{SCHEMA_VERSION, TableId};
 
@@ -99,7 +100,9 @@ impl Writer {
         self.space.begin();
         match self.write(change, generation) {
             Ok((published, head, next)) => {
+                pause::at("publish: store the head");
                 self.space.header().publish(head); // W4
+                pause::at("publish: drop regions");
                 let root_region = self.space.constants().region_of(head.end_bytes() - 1);
                 self.space
                     .committed(generation, root_region.unwrap_or(u32::MAX)); // W5
