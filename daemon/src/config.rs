@@ -1,0 +1,630 @@
+//! The daemon's configuration: a TOML file, under the environment, under the flags.
+//!
+//! Every setting has one name in three spellings: `poll_interval_ms` in the file,
+//! `SHERWOOD_POLL_INTERVAL_MS` in the environment, `--poll-interval-ms` as a flag. A key the
+//! file has and we do not know is an error, because a misspelt setting that is quietly left
+//! out is found on the day it was needed. The environment belongs to everybody, so a name
+//! there is only remarked on when it looks like one of ours misspelt.
+//!
+//! An empty environment variable counts as not set (service managers cannot unset one).
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Parser;
+use sherwood_client::locate::ClusterId;
+use toml::Spanned;
+
+/// Keeps a cluster's state published as a shared-memory snapshot.
+///
+/// Watches the Parquet state in the state directory and publishes it as
+/// <run-dir>/<cluster-id>.arrow, which any process of this host reads without a copy.
+/// Each option can be set in the environment as SHERWOOD_<OPTION>, or in the configuration file.
+#[derive(Clone, Debug, Default, Parser)]
+#[command(name = "sherwoodd", version, max_term_width = 100)]
+pub struct Args {
+    /// The directory with state_<cluster-id>.parquet and state_metadata.json
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<OsString>,
+    /// Where the snapshot goes, best on a tmpfs; made if missing
+    #[arg(long, value_name = "DIR")]
+    pub run_dir: Option<OsString>,
+    /// The cluster, where the directory holds several states or none yet
+    #[arg(long, value_name = "ID")]
+    pub cluster_id: Option<OsString>,
+    /// A TOML file with any of these options, written with underscores
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<OsString>,
+    /// text or json
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<OsString>,
+    /// error, warn, info, debug or trace
+    #[arg(long, value_name = "LEVEL")]
+    pub log_level: Option<OsString>,
+    /// How often to look at the state where the kernel does not report changes
+    #[arg(long, value_name = "MS")]
+    pub poll_interval_ms: Option<OsString>,
+    /// Permissions of the snapshot file, octal
+    #[arg(long, value_name = "MODE")]
+    pub snapshot_mode: Option<OsString>,
+    /// Size of the snapshot file's regions; chosen by the state's size if not given
+    #[arg(long, value_name = "BYTES")]
+    pub region_bytes: Option<OsString>,
+    /// Size of the tables' chunks; chosen by the state's size if not given
+    #[arg(long, value_name = "BYTES")]
+    pub chunk_bytes: Option<OsString>,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The daemon's settings, all checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Where the Parquet state is.
+    pub state_dir: PathBuf,
+    /// Where the snapshot goes.
+    pub run_dir: PathBuf,
+    /// `None`: the only cluster of the state directory.
+    pub cluster_id: Option<ClusterId>,
+    /// How log lines look.
+    pub log_format: LogFormat,
+    /// What is logged.
+    pub log_level: tracing::Level,
+    /// How often the state is looked at where inotify gives nothing.
+    pub poll_interval: Duration,
+    /// Mode bits of the snapshot file.
+    pub snapshot_mode: u32,
+    /// Bytes of a region; `None`: chosen by the state's size.
+    pub region_bytes: Option<u64>,
+    /// Bytes aimed at for a chunk; `None`: chosen by the state's size.
+    pub chunk_bytes: Option<usize>,
+}
+
+/// Every key, and what its value must be.
+const KEYS: [(&str, &str); 9] = [
+    ("state_dir", "a path"),
+    ("run_dir", "a path"),
+    (
+        "cluster_id",
+        "a cluster id: text without `/` or control characters and without a dot in front",
+    ),
+    ("log_format", "\"text\" or \"json\""),
+    (
+        "log_level",
+        "\"error\", \"warn\", \"info\", \"debug\" or \"trace\"",
+    ),
+    (
+        "poll_interval_ms",
+        "a whole number of milliseconds from 10 to 3600000",
+    ),
+    (
+        "snapshot_mode",
+        "octal digits in quotes, like \"0644\": readable and writable by the owner, writable by nobody else",
+    ),
+    (
+        "region_bytes",
+        "a whole number of bytes, a multiple of 4096",
+    ),
+    ("chunk_bytes", "a whole number of bytes above 0"),
+];
+
+/// Why there is no configuration. The daemon has touched nothing.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration file {path:?}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// The file is not TOML.
+    #[error("{}:{line}:{column}: not TOML: {message}", path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+        /// Counted from 1, in characters.
+        column: usize,
+        /// What the parser said.
+        message: String,
+    },
+    /// The file has a key that we do not know.
+    #[error("{}:{line}: unknown key `{key}`; {}", path.display(), suggestion(near))]
+    UnknownKey {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+        /// As written.
+        key: String,
+        /// Keys that look like it.
+        near: Vec<&'static str>,
+    },
+    /// A value that its setting cannot have.
+    #[error("{place}: {found} is not a value of `{key}`, which is {wanted}")]
+    Value {
+        /// File and position, environment variable, or flag.
+        place: String,
+        /// The setting.
+        key: &'static str,
+        /// The value, as given.
+        found: String,
+        /// What it must be.
+        wanted: &'static str,
+    },
+    /// A setting without which the daemon cannot run.
+    #[error("`{key}` is not set; give --{}, SHERWOOD_{}, or `{key}` in the configuration file", key.replace('_', "-"), key.to_uppercase())]
+    Missing {
+        /// The setting.
+        key: &'static str,
+    },
+}
+
+fn suggestion(near: &[&str]) -> String {
+    if near.is_empty() {
+        let known: Vec<&str> = KEYS.iter().map(|(key, _)| *key).collect();
+        format!("the keys are {}", known.join(", "))
+    } else {
+        format!("did you mean `{}`?", near.join("` or `"))
+    }
+}
+
+/// Where the settings come from, kept so that a reload can look again.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    /// The flags.
+    pub args: Args,
+    /// The environment's `SHERWOOD_*`.
+    pub environment: BTreeMap<OsString, OsString>,
+}
+
+impl Sources {
+    /// These flags and this process's environment.
+    pub fn of_process(args: Args) -> Self {
+        let ours = |name: &OsString| name.to_string_lossy().starts_with("SHERWOOD_");
+        Self {
+            args,
+            environment: std::env::vars_os().filter(|(name, _)| ours(name)).collect(),
+        }
+    }
+
+    /// Reads the file, if one is named, and puts the three together. The second value is what
+    /// a person should be told although nothing is wrong.
+    pub fn resolve(&self) -> Result<(Config, Vec<String>), ConfigError> {
+        let mut draft = Draft::default();
+        let from_environment = |key: &str| {
+            let name = format!("SHERWOOD_{}", key.to_uppercase());
+            self.environment
+                .get(OsStr::new(&name))
+                .filter(|value| !value.is_empty())
+                .map(|value| (name, value))
+        };
+        let file = self
+            .args
+            .config
+            .as_ref()
+            .or_else(|| from_environment("config").map(|(_, value)| value));
+        if let Some(path) = file {
+            read_file(Path::new(path), &mut draft)?;
+        }
+        for (key, _) in KEYS {
+            if let Some((name, value)) = from_environment(key) {
+                draft.set(key, Raw::Text(value), || {
+                    format!("environment variable {name}")
+                })?;
+            }
+        }
+        let args = &self.args;
+        let flags = [
+            &args.state_dir,
+            &args.run_dir,
+            &args.cluster_id,
+            &args.log_format,
+            &args.log_level,
+            &args.poll_interval_ms,
+            &args.snapshot_mode,
+            &args.region_bytes,
+            &args.chunk_bytes,
+        ];
+        for ((key, _), flag) in KEYS.into_iter().zip(flags) {
+            if let Some(value) = flag {
+                draft.set(key, Raw::Text(value), || {
+                    format!("--{}", key.replace('_', "-"))
+                })?;
+            }
+        }
+        Ok((draft.finish()?, self.misspelt_variables()))
+    }
+
+    fn misspelt_variables(&self) -> Vec<String> {
+        let mut remarks = Vec::new();
+        for name in self.environment.keys() {
+            let name = name.to_string_lossy();
+            let Some(key) = name.strip_prefix("SHERWOOD_").map(str::to_lowercase) else {
+                continue;
+            };
+            let known = key == "config" || KEYS.iter().any(|(known, _)| *known == key);
+            if let (false, Some(near)) = (known, near_misses(&key).first()) {
+                let near = near.to_uppercase();
+                remarks.push(format!(
+                    "the environment variable {name} is not one of ours; did you mean SHERWOOD_{near}?"
+                ));
+            }
+        }
+        remarks
+    }
+}
+
+#[derive(Default)]
+struct Draft {
+    state_dir: Option<PathBuf>,
+    run_dir: Option<PathBuf>,
+    cluster_id: Option<ClusterId>,
+    log_format: Option<LogFormat>,
+    log_level: Option<tracing::Level>,
+    poll_interval: Option<Duration>,
+    snapshot_mode: Option<u32>,
+    region_bytes: Option<u64>,
+    chunk_bytes: Option<usize>,
+}
+
+/// A value before its setting has looked at it.
+#[derive(Clone, Copy)]
+enum Raw<'a> {
+    Text(&'a OsStr),
+    Toml(&'a toml::Value),
+}
+
+impl<'a> Raw<'a> {
+    fn path(self) -> Option<PathBuf> {
+        let path = match self {
+            Raw::Text(text) => PathBuf::from(text),
+            Raw::Toml(value) => PathBuf::from(value.as_str()?),
+        };
+        (!path.as_os_str().is_empty()).then_some(path)
+    }
+    fn text(self) -> Option<&'a str> {
+        match self {
+            Raw::Text(text) => text.to_str(),
+            Raw::Toml(value) => value.as_str(),
+        }
+    }
+    fn number(self) -> Option<u64> {
+        match self {
+            Raw::Text(text) => text.to_str()?.parse().ok(),
+            Raw::Toml(value) => value.as_integer()?.try_into().ok(),
+        }
+    }
+}
+
+impl std::fmt::Display for Raw<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Raw::Text(text) => write!(f, "{text:?}"),
+            Raw::Toml(value) => write!(f, "{value} ({})", value.type_str()),
+        }
+    }
+}
+
+impl Draft {
+    fn set(
+        &mut self,
+        key: &'static str,
+        raw: Raw<'_>,
+        place: impl FnOnce() -> String,
+    ) -> Result<(), ConfigError> {
+        let accepted = match key {
+            "state_dir" => put(&mut self.state_dir, raw.path()),
+            "run_dir" => put(&mut self.run_dir, raw.path()),
+            "cluster_id" => put(
+                &mut self.cluster_id,
+                raw.text().and_then(|id| ClusterId::new(id).ok()),
+            ),
+            "log_format" => put(&mut self.log_format, raw.text().and_then(log_format)),
+            "log_level" => put(&mut self.log_level, raw.text().and_then(log_level)),
+            "poll_interval_ms" => put(&mut self.poll_interval, raw.number().and_then(interval)),
+            "snapshot_mode" => put(&mut self.snapshot_mode, raw.text().and_then(mode)),
+            "region_bytes" => put(
+                &mut self.region_bytes,
+                raw.number().filter(|&n| n > 0 && n % 4096 == 0),
+            ),
+            _ => put(
+                &mut self.chunk_bytes,
+                raw.number()
+                    .filter(|&n| n > 0)
+                    .and_then(|n| n.try_into().ok()),
+            ),
+        };
+        if accepted {
+            return Ok(());
+        }
+        let wanted = KEYS.iter().find(|(known, _)| *known == key);
+        Err(ConfigError::Value {
+            place: place(),
+            key,
+            found: raw.to_string(),
+            wanted: wanted.map_or("", |(_, wanted)| *wanted),
+        })
+    }
+
+    fn finish(self) -> Result<Config, ConfigError> {
+        let missing = |key| ConfigError::Missing { key };
+        Ok(Config {
+            state_dir: self.state_dir.ok_or_else(|| missing("state_dir"))?,
+            run_dir: self.run_dir.ok_or_else(|| missing("run_dir"))?,
+            cluster_id: self.cluster_id,
+            log_format: self.log_format.unwrap_or(LogFormat::Text),
+            log_level: self.log_level.unwrap_or(tracing::Level::INFO),
+            poll_interval: self.poll_interval.unwrap_or(Duration::from_secs(1)),
+            snapshot_mode: self.snapshot_mode.unwrap_or(0o644),
+            region_bytes: self.region_bytes,
+            chunk_bytes: self.chunk_bytes,
+        })
+    }
+}
+
+/// Stores an accepted value. `false`: there was none.
+fn put<T>(slot: &mut Option<T>, value: Option<T>) -> bool {
+    let accepted = value.is_some();
+    if accepted {
+        *slot = value;
+    }
+    accepted
+}
+
+fn log_format(text: &str) -> Option<LogFormat> {
+    match text {
+        "text" => Some(LogFormat::Text),
+        "json" => Some(LogFormat::Json),
+        _ => None,
+    }
+}
+
+fn log_level(text: &str) -> Option<tracing::Level> {
+    // Only the names: the parser behind `FromStr` takes numbers too.
+    ["error", "warn", "info", "debug", "trace"]
+        .contains(&text)
+        .then(|| text.parse().ok())?
+}
+
+fn interval(ms: u64) -> Option<Duration> {
+    (10..=3_600_000)
+        .contains(&ms)
+        .then(|| Duration::from_millis(ms))
+}
+
+/// F11: readers refuse to use a file in place that anyone but its owner can write.
+fn mode(text: &str) -> Option<u32> {
+    let mode = u32::from_str_radix(text, 8).ok()?;
+    (text.bytes().all(|b| b.is_ascii_digit()) && mode <= 0o777 && mode & 0o622 == 0o600)
+        .then_some(mode)
+}
+
+fn read_file(path: &Path, draft: &mut Draft) -> Result<(), ConfigError> {
+    let text = fs::read_to_string(path).map_err(|source| ConfigError::Read {
+        path: path.to_path_buf(),
+        source,
+    })?;
+    let table: BTreeMap<Spanned<String>, Spanned<toml::Value>> =
+        toml::from_str(&text).map_err(|error| {
+            let (line, column) = position(&text, error.span().map_or(0, |span| span.start));
+            ConfigError::Syntax {
+                path: path.to_path_buf(),
+                line,
+                column,
+                message: error.message().to_owned(),
+            }
+        })?;
+    for (key, value) in &table {
+        let Some((known, _)) = KEYS.iter().find(|(known, _)| known == key.get_ref()) else {
+            return Err(ConfigError::UnknownKey {
+                path: path.to_path_buf(),
+                line: position(&text, key.span().start).0,
+                key: key.get_ref().clone(),
+                near: near_misses(key.get_ref()),
+            });
+        };
+        draft.set(known, Raw::Toml(value.get_ref()), || {
+            let (line, column) = position(&text, value.span().start);
+            format!("{}:{line}:{column}", path.display())
+        })?;
+    }
+    Ok(())
+}
+
+/// Line and column (in characters) of a byte offset, counted from 1.
+fn position(text: &str, offset: usize) -> (usize, usize) {
+    let before = text.get(..offset).unwrap_or(text);
+    let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+    (
+        before.matches('\n').count() + 1,
+        before[line_start..].chars().count() + 1,
+    )
+}
+
+/// The keys that `key` is probably a misspelling of.
+fn near_misses(key: &str) -> Vec<&'static str> {
+    let key = key.to_lowercase().replace('-', "_");
+    let known = KEYS.iter().map(|(known, _)| *known);
+    known
+        .filter(|known| {
+            edit_distance(known, &key) <= 2 || (key.len() >= 4 && known.starts_with(&key))
+        })
+        .collect()
+}
+
+/// Levenshtein's distance, over bytes: keys are ASCII.
+fn edit_distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.bytes().enumerate() {
+            let replaced = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Flags, environment and file content, each as `key=value`.
+    fn resolve(file: Option<&str>, env: &[(&str, &str)], flags: &[&str]) -> Result<Config, String> {
+        let tmp = tempfile::tempdir().unwrap();
+        let mut argv: Vec<OsString> = vec!["sherwoodd".into()];
+        if let Some(text) = file {
+            let path = tmp.path().join("c.toml");
+            fs::write(&path, text).unwrap();
+            argv.extend(["--config".into(), path.into()]);
+        }
+        argv.extend(flags.iter().map(OsString::from));
+        let sources = Sources {
+            args: Args::try_parse_from(argv).unwrap(),
+            environment: env.iter().map(|(k, v)| (k.into(), v.into())).collect(),
+        };
+        let resolved = sources.resolve().map_err(|error| error.to_string());
+        resolved.map(|(config, _)| config)
+    }
+
+    const DIRS: &str = "state_dir = '/s'\nrun_dir = '/r'\n";
+
+    #[test]
+    fn flags_win_over_the_environment_and_that_over_the_file() {
+        let file = Some("state_dir = '/file'\nrun_dir = '/file'\npoll_interval_ms = 20\n");
+        let env = [
+            ("SHERWOOD_RUN_DIR", "/env"),
+            ("SHERWOOD_POLL_INTERVAL_MS", "30"),
+        ];
+        let config = resolve(file, &env, &["--poll-interval-ms", "40"]).unwrap();
+        assert_eq!(config.state_dir, Path::new("/file"));
+        assert_eq!(config.run_dir, Path::new("/env"));
+        assert_eq!(config.poll_interval, Duration::from_millis(40));
+    }
+
+    #[test]
+    fn every_setting_can_be_given_in_all_three_ways() {
+        let values = [
+            "/d", "/d", "c", "json", "debug", "50", "0600", "8192", "4096",
+        ];
+        for ((key, _), value) in KEYS.into_iter().zip(values) {
+            let toml = if value.parse::<u64>().is_ok() && key != "snapshot_mode" {
+                format!("{key} = {value}\n")
+            } else {
+                format!("{key} = '{value}'\n")
+            };
+            let others: String = DIRS
+                .lines()
+                .filter(|line| !line.starts_with(key))
+                .map(|line| format!("{line}\n"))
+                .collect();
+            let in_file = resolve(Some(&format!("{others}{toml}")), &[], &[]);
+            let name = format!("SHERWOOD_{}", key.to_uppercase());
+            let in_env = resolve(Some(&others), &[(&name, value)], &[]);
+            let flag = format!("--{}", key.replace('_', "-"));
+            let as_flag = resolve(Some(&others), &[], &[&flag, value]);
+            assert_eq!(in_file, in_env, "{key}");
+            assert_eq!(in_file, as_flag, "{key}");
+            let defaults = resolve(Some(DIRS), &[], &[]).unwrap();
+            assert_ne!(in_file.unwrap(), defaults, "{key} had no effect");
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_names_file_line_and_what_was_meant() {
+        for (key, near) in [
+            ("run_dri", "did you mean `run_dir`?"),
+            ("run-dir", "did you mean `run_dir`?"),
+            ("poll_interval", "did you mean `poll_interval_ms`?"),
+            ("colour", "the keys are state_dir, run_dir"),
+        ] {
+            let error = resolve(Some(&format!("{DIRS}{key} = 1\n")), &[], &[]).unwrap_err();
+            assert!(error.contains("c.toml:3: "), "{error}");
+            assert!(error.contains(&format!("`{key}`")), "{error}");
+            assert!(error.contains(near), "{error}");
+        }
+        let error = resolve(Some("[daemon]\nstate_dir = '/s'\n"), &[], &[]).unwrap_err();
+        assert!(error.contains("c.toml:1: unknown key `daemon`"), "{error}");
+    }
+
+    #[test]
+    fn a_value_that_does_not_fit_names_its_place() {
+        for (line, place) in [
+            ("poll_interval_ms = '5'", "c.toml:3:20: \"5\" (string)"),
+            ("poll_interval_ms = 9", "c.toml:3:20: 9 (integer)"),
+            ("poll_interval_ms = -1", "-1 (integer)"),
+            ("cluster_id = '../x'", "c.toml:3:14"),
+            ("cluster_id = 7", "7 (integer)"),
+            ("log_level = 'loud'", "loud"),
+            ("log_level = '3'", "3"),
+            ("log_format = 'JSON'", "JSON"),
+            ("snapshot_mode = 644", "644 (integer)"),
+            ("snapshot_mode = '0664'", "0664"),
+            ("snapshot_mode = '0444'", "0444"),
+            ("snapshot_mode = '+600'", "+600"),
+            ("region_bytes = 5000", "5000"),
+            ("chunk_bytes = 0", "0"),
+        ] {
+            let error = resolve(Some(&format!("{DIRS}{line}\n")), &[], &[]).unwrap_err();
+            assert!(error.contains(place), "{line}: {error}");
+            assert!(error.contains("which is"), "{line}: {error}");
+        }
+        let error = resolve(Some(DIRS), &[("SHERWOOD_LOG_LEVEL", "x")], &[]).unwrap_err();
+        assert!(
+            error.contains("environment variable SHERWOOD_LOG_LEVEL"),
+            "{error}"
+        );
+        let error = resolve(Some(DIRS), &[], &["--chunk-bytes", "x"]).unwrap_err();
+        assert!(error.contains("--chunk-bytes: \"x\""), "{error}");
+    }
+
+    #[test]
+    fn what_is_not_toml_names_line_and_column() {
+        let error = resolve(Some("state_dir = '/s'\nrun_dir = \n"), &[], &[]).unwrap_err();
+        assert!(error.contains("c.toml:2:"), "{error}");
+        let error = resolve(Some("state_dir = '/s'\nstate_dir = '/t'\n"), &[], &[]).unwrap_err();
+        assert!(error.contains("c.toml:2:"), "{error}");
+    }
+
+    #[test]
+    fn an_empty_variable_is_not_set_and_a_missing_directory_is_named() {
+        let env = [("SHERWOOD_STATE_DIR", ""), ("SHERWOOD_CONFIG", "")];
+        let error = resolve(None, &env, &["--run-dir", "/r"]).unwrap_err();
+        assert!(error.contains("--state-dir, SHERWOOD_STATE_DIR"), "{error}");
+    }
+
+    #[test]
+    fn a_variable_that_looks_misspelt_is_remarked_on_and_others_are_not() {
+        let names = [
+            "SHERWOOD_STAT_DIR",
+            "SHERWOOD_SOMETHING_ELSE",
+            "SHERWOOD_CONFIG",
+        ];
+        let sources = Sources {
+            environment: names.map(|name| (name.into(), "x".into())).into(),
+            ..Sources::default()
+        };
+        let remarks = sources.misspelt_variables();
+        assert_eq!(remarks.len(), 1, "{remarks:?}");
+        assert!(remarks[0].contains("SHERWOOD_STAT_DIR"), "{remarks:?}");
+    }
+}

@@ -1,0 +1,387 @@
+//! A cluster that is being served: its locks, its generations, its snapshot file.
+//!
+//! [`Served::begin`] is the start, in the order that makes it safe: the state's lock before
+//! anything is looked at (W1), the state, the lock of the snapshot's name, a generation that is
+//! durable (G1), and only then the snapshot file (W8). Whatever fails on the way, the last
+//! snapshot file has not been touched.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use arrow_array::Array;
+use arrow_array::cast::AsArray;
+use nix::sys::statfs::{FsType, TMPFS_MAGIC, statfs};
+use sherwood_client::locate::{BadClusterId, ClusterId, LocateError, StateDir};
+use sherwood_shared::schema::{SCHEMA_VERSION, TableId};
+use sherwood_shared::state::State;
+use tracing::{info, warn};
+
+use crate::config::Config;
+use crate::ends::{Ends, Publish};
+use crate::generation::{GenerationError, Generations};
+use crate::lock::{Holder, Lock, LockError, STATE_LOCK};
+use crate::metadata::Facts;
+use crate::observe::{FileId, Tried, try_file};
+use crate::publish::{Options, PublishError, Published};
+
+/// Why a cluster is not served. The last snapshot file is as it was.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// W1, or the second lock.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The state directory or what is in it does not tell which file is the state.
+    #[error(transparent)]
+    Locate(#[from] LocateError),
+    /// The state file is not good; it stays where it is.
+    #[error("the state is not loaded: {what}")]
+    Load {
+        /// What is wrong with it, causes included.
+        what: String,
+    },
+    /// Nothing says which cluster this is.
+    #[error("{dir:?} holds no cluster state; to start an empty cluster there, give --cluster-id")]
+    NoCluster {
+        /// The state directory.
+        dir: PathBuf,
+    },
+    /// A directory that is not empty is never taken for an empty cluster.
+    #[error(
+        "{dir:?} holds no state of the cluster {cluster}, but is not empty either: {}; restore the state, or move these files away to start an empty cluster",
+        found.iter().map(|name| name.display().to_string()).collect::<Vec<_>>().join(", ")
+    )]
+    NotEmpty {
+        /// The state directory.
+        dir: PathBuf,
+        /// The cluster that would be started.
+        cluster: ClusterId,
+        /// What is in the way.
+        found: Vec<PathBuf>,
+    },
+    /// The state file's own cluster id cannot be a file name.
+    #[error("the state file {path:?} has a cluster id that cannot name a snapshot")]
+    ClusterId {
+        /// The state file.
+        path: PathBuf,
+        /// What is wrong with the id.
+        #[source]
+        source: BadClusterId,
+    },
+    /// The run directory cannot be made or entered.
+    #[error("cannot make or open the run directory {path:?}")]
+    RunDir {
+        /// The run directory.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// No generation to publish with.
+    #[error(transparent)]
+    Generation(#[from] GenerationError),
+    /// The snapshot file was not made.
+    #[error("the snapshot is not published")]
+    Publish(#[source] PublishError),
+}
+
+/// Why a state was not published. The last snapshot stays.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// No generation to publish with.
+    #[error(transparent)]
+    Generation(#[from] GenerationError),
+    /// The publisher's reason.
+    #[error("the snapshot is not published")]
+    Publish(#[source] PublishError),
+}
+
+/// A cluster that is being served.
+pub struct Served<P> {
+    dir: StateDir,
+    cluster: ClusterId,
+    holder: Holder,
+    state_lock: Lock,
+    run_lock: Arc<Lock>,
+    generations: Generations,
+    publisher: P,
+    facts: Facts,
+}
+
+/// What is carried over when a replaced state directory is served anew.
+pub struct Before {
+    /// The cluster that is served, and stays.
+    pub cluster: ClusterId,
+    /// The lock of the snapshot's name.
+    pub run_lock: Arc<Lock>,
+}
+
+impl<P: Publish> Served<P> {
+    /// Begins to serve. The second value is for the first look. With `before`, only the same cluster and never an empty one: a state that
+    /// vanishes while the daemon runs is not replaced by nothing.
+    pub fn begin<E: Ends<Publisher = P>>(
+        ends: &E,
+        config: &Config,
+        before: Option<Before>,
+    ) -> Result<(Self, Option<Tried>), StartError> {
+        let began = Instant::now();
+        let dir = StateDir::open(&config.state_dir)?;
+        let run_dir = absolute(&config.run_dir);
+        let holder = Holder::this_process(dir.path(), &run_dir);
+        let state_lock = Lock::acquire(&dir.path().join(STATE_LOCK), &holder)?;
+        let Loaded {
+            cluster,
+            state,
+            file,
+            tried,
+        } = load_state(ends, &dir, config, before.as_ref())?;
+        let run_dir = make_run_dir(&run_dir)?;
+        let run_lock = match before {
+            Some(before) => before.run_lock,
+            None => {
+                let name = format!("{cluster}.lock");
+                Arc::new(Lock::acquire(&run_dir.join(name), &holder)?)
+            }
+        };
+        if !is_memory(&run_dir) {
+            warn!(
+                run_dir = %run_dir.display(),
+                "the run directory is not on a tmpfs: snapshots work, but are written to a disk; prefer a directory under /run or /dev/shm"
+            );
+        }
+        let (generations, first) = Generations::open(&dir)?;
+        let options = Options {
+            run_dir,
+            cluster_id: cluster.to_string(),
+            state_dir: dir.identity(),
+            history: generations.history(),
+            region_bytes: config.region_bytes,
+            chunk_bytes: config.chunk_bytes,
+            mode: config.snapshot_mode,
+        };
+        let publisher = ends
+            .start(options, &state, first)
+            .map_err(StartError::Publish)?;
+        let facts = Facts {
+            cluster_id: cluster.to_string(),
+            state_path: dir.path().to_path_buf(),
+            parquet_path: file,
+            snapshot_path: publisher.path().to_path_buf(),
+            generation: publisher.generation(),
+            history: generations.history_hex().to_owned(),
+            schema_version: SCHEMA_VERSION,
+            rows: rows(&state),
+            daemon_pid: std::process::id(),
+        };
+        info!(
+            cluster = %cluster,
+            nodes = facts.rows[0],
+            tasks = facts.rows[1],
+            content = facts.rows[2],
+            generation = facts.generation,
+            snapshot = %facts.snapshot_path.display(),
+            state = %facts.parquet_path.as_deref().unwrap_or(dir.path()).display(),
+            took_ms = began.elapsed().as_secs_f64() * 1e3,
+            "ready"
+        );
+        let served = Self {
+            dir,
+            cluster,
+            holder,
+            state_lock,
+            run_lock,
+            generations,
+            publisher,
+            facts,
+        };
+        Ok((served, tried))
+    }
+
+    /// Publishes what differs in `state`, read from `file`. `None`: nothing does.
+    pub fn publish(&mut self, state: &State, file: &Path) -> Result<Option<Published>, ServeError> {
+        self.generations.ensure(self.publisher.generation())?;
+        let published = self.publisher.publish(state).map_err(ServeError::Publish)?;
+        self.facts.rows = rows(state);
+        self.facts.parquet_path = Some(file.to_path_buf());
+        self.facts.generation = self.publisher.generation();
+        Ok(published)
+    }
+
+    /// To be called each second.
+    pub fn beat(&mut self) -> Result<(), ServeError> {
+        // W8 may come again in a beat, and takes a generation.
+        self.generations.ensure(self.publisher.generation())?;
+        self.publisher.beat().map_err(ServeError::Publish)?;
+        self.facts.generation = self.publisher.generation();
+        self.generations.top_up(self.facts.generation)?;
+        Ok(())
+    }
+
+    /// What the metadata should say now.
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// The directory that is served.
+    pub fn dir(&self) -> &StateDir {
+        &self.dir
+    }
+
+    /// The cluster that is served.
+    pub fn cluster(&self) -> &ClusterId {
+        &self.cluster
+    }
+
+    /// Takes a lock again whose file was removed or replaced (K1); says which. If another daemon
+    /// was quicker this one must stop: [`LockError::Held`].
+    pub fn mend_locks(&mut self) -> Result<Option<PathBuf>, LockError> {
+        // In a directory that took the place of ours there is nothing to mend.
+        let here = StateDir::open(self.dir.path());
+        if !here.is_ok_and(|dir| dir.identity() == self.dir.identity()) {
+            return Ok(None);
+        }
+        let mut mended = None;
+        if !self.state_lock.in_place() {
+            self.state_lock = Lock::acquire(self.state_lock.path(), &self.holder)?;
+            mended = Some(self.state_lock.path().to_path_buf());
+        }
+        if !self.run_lock.in_place() {
+            self.run_lock = Arc::new(Lock::acquire(self.run_lock.path(), &self.holder)?);
+            mended = Some(self.run_lock.path().to_path_buf());
+        }
+        Ok(mended)
+    }
+
+    /// What to carry over to the directory's successor.
+    pub fn before(&self) -> Before {
+        Before {
+            cluster: self.cluster.clone(),
+            run_lock: Arc::clone(&self.run_lock),
+        }
+    }
+}
+
+struct Loaded {
+    cluster: ClusterId,
+    state: State,
+    /// None for an empty cluster.
+    file: Option<PathBuf>,
+    tried: Option<Tried>,
+}
+
+fn load_state(
+    ends: &impl Ends,
+    dir: &StateDir,
+    config: &Config,
+    before: Option<&Before>,
+) -> Result<Loaded, StartError> {
+    let served = before.map(|before| &before.cluster);
+    let wanted = served.or(config.cluster_id.as_ref());
+    let file = match (dir.state_file(wanted), wanted, before) {
+        (Ok(file), _, _) => file,
+        (Err(LocateError::Nothing { .. }), Some(cluster), None) => {
+            return Ok(Loaded {
+                cluster: cluster.clone(),
+                state: begin_empty(ends, dir, cluster)?,
+                file: None,
+                tried: None,
+            });
+        }
+        (Err(LocateError::Nothing { dir }), None, _) => {
+            return Err(StartError::NoCluster { dir });
+        }
+        (Err(error), _, _) => return Err(error.into()),
+    };
+    let bad = |what| StartError::Load { what };
+    let id = FileId::of(&file.path).map_err(|error| bad(format!("{:?}: {error}", file.path)))?;
+    let (state, tried) = try_file(ends, &file, id, None);
+    let state = state.map_err(bad)?;
+    let named = wanted.cloned().or_else(|| file.expected_cluster.clone());
+    let cluster = match (named, cluster_in(&state)) {
+        (Some(cluster), _) => cluster,
+        (None, Some(id)) => ClusterId::new(&id).map_err(|source| StartError::ClusterId {
+            path: file.path.clone(),
+            source,
+        })?,
+        (None, None) => file.cluster_in_name.clone().ok_or_else(|| {
+            bad(format!(
+                "{:?} names no cluster; give --cluster-id",
+                file.path
+            ))
+        })?,
+    };
+    Ok(Loaded {
+        cluster,
+        state,
+        file: Some(file.path),
+        tried: Some(tried),
+    })
+}
+
+fn begin_empty(ends: &impl Ends, dir: &StateDir, cluster: &ClusterId) -> Result<State, StartError> {
+    let found = dir.leftovers()?;
+    if !found.is_empty() {
+        return Err(StartError::NotEmpty {
+            dir: dir.path().to_path_buf(),
+            cluster: cluster.clone(),
+            found,
+        });
+    }
+    info!(
+        cluster = %cluster,
+        state_dir = %dir.path().display(),
+        "the state directory is empty: starting an empty cluster"
+    );
+    Ok(ends.empty(cluster.as_str()))
+}
+
+/// The cluster's own word on its id.
+fn cluster_in(state: &State) -> Option<String> {
+    let column = state.cluster.column_by_name("cluster_id")?;
+    let column = column.as_string_opt::<i32>()?;
+    (column.len() == 1 && column.is_valid(0)).then(|| column.value(0).to_owned())
+}
+
+fn rows(state: &State) -> [usize; 3] {
+    TableId::ALL.map(|table| state.table(table).num_rows())
+}
+
+/// As written, but from the root: for a name in a lock file before the directory is made.
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf())
+}
+
+/// The run directory by its real path. Made with mode 0755 whatever the umask: readers are
+/// other users.
+fn make_run_dir(path: &Path) -> Result<PathBuf, StartError> {
+    let make = || -> io::Result<PathBuf> {
+        if !path.exists() {
+            fs::create_dir_all(path)?;
+            fs::set_permissions(path, fs::Permissions::from_mode(0o755))?;
+        }
+        let real = path.canonicalize()?;
+        if real.is_dir() {
+            Ok(real)
+        } else {
+            Err(io::Error::from(io::ErrorKind::NotADirectory))
+        }
+    };
+    make().map_err(|source| StartError::RunDir {
+        path: path.to_path_buf(),
+        source,
+    })
+}
+
+fn is_memory(path: &Path) -> bool {
+    const RAMFS_MAGIC: i128 = 0x8584_58f6;
+    let FsType(tmpfs) = TMPFS_MAGIC;
+    statfs(path).is_ok_and(|found| {
+        let FsType(magic) = found.filesystem_type();
+        magic == tmpfs || i128::from(magic) & 0xffff_ffff == RAMFS_MAGIC
+    })
+}
