@@ -54,8 +54,7 @@ impl Ends for Real {
     type Publisher = Publisher;
 
     fn load(&self, path: &Path, expected: Option<&str>) -> Result<State, BoxError> {
-        let _ = expected;
-        Ok(import::read_parquet(path)?)
+        Ok(import::read_parquet(path, expected)?)
     }
 
     fn empty(&self, cluster_id: &str) -> State {

@@ -1,0 +1,277 @@
+//! A service in this process: real directories, real Parquet, a publisher that only takes notes.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use arrow_array::cast::AsArray;
+use arrow_array::{ArrayRef, RecordBatch, StringArray};
+use serde_json::Value;
+use sherwood_client::import;
+use sherwood_client::locate::METADATA_FILE;
+use sherwood_daemon::config::{Args, LogFormat, Sources};
+use sherwood_daemon::ends::{BoxError, Ends, Publish, Real};
+use sherwood_daemon::log;
+use sherwood_daemon::publish::{Options, PublishError, Published};
+use sherwood_daemon::served::StartError;
+use sherwood_daemon::service::{Event, Order, Service};
+use sherwood_shared::schema::TableId;
+use sherwood_shared::state::State;
+
+/// Reads Parquet, and notes what would be published.
+#[derive(Clone, Default)]
+pub struct Noting {
+    /// Each publish in order: the generation, and the ids of the tasks.
+    pub notes: Arc<Mutex<Vec<(u64, Vec<String>)>>>,
+    /// Each file that did not load.
+    pub refused: Arc<Mutex<Vec<String>>>,
+    /// Publishing fails while this is set.
+    pub broken: Arc<AtomicBool>,
+    /// How often it failed.
+    pub failures: Arc<Mutex<usize>>,
+}
+
+/// The publishing end of [`Noting`].
+pub struct NotingPublisher {
+    ends: Noting,
+    generation: u64,
+    path: PathBuf,
+}
+
+impl Ends for Noting {
+    type Publisher = NotingPublisher;
+
+    fn load(&self, path: &Path, expected: Option<&str>) -> Result<State, BoxError> {
+        Real.load(path, expected).inspect_err(|error| {
+            self.refused.lock().unwrap().push(error.to_string());
+        })
+    }
+
+    fn empty(&self, cluster_id: &str) -> State {
+        State::empty(cluster_id)
+    }
+
+    fn start(
+        &self,
+        options: Options,
+        state: &State,
+        generation: u64,
+    ) -> Result<NotingPublisher, PublishError> {
+        self.notes.lock().unwrap().push((generation, tasks(state)));
+        let name = format!("{}.arrow", options.cluster_id);
+        Ok(NotingPublisher {
+            ends: self.clone(),
+            generation,
+            path: options.run_dir.join(name),
+        })
+    }
+}
+
+impl Publish for NotingPublisher {
+    fn publish(&mut self, next: &State) -> Result<Option<Published>, PublishError> {
+        if self.ends.broken.load(Ordering::SeqCst) {
+            *self.ends.failures.lock().unwrap() += 1;
+            return Err(no_room());
+        }
+        let mut notes = self.ends.notes.lock().unwrap();
+        if notes.last().is_some_and(|(_, last)| *last == tasks(next)) {
+            return Ok(None);
+        }
+        self.generation += 1;
+        notes.push((self.generation, tasks(next)));
+        Ok(Some(Published {
+            generation: self.generation,
+            chunks_written: 1,
+            chunks_shared: 0,
+            bytes_written: 64,
+        }))
+    }
+    fn beat(&mut self) -> Result<(), PublishError> {
+        Ok(())
+    }
+    fn generation(&self) -> u64 {
+        self.generation
+    }
+    fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+fn no_room() -> PublishError {
+    PublishError::Full
+}
+
+fn tasks(state: &State) -> Vec<String> {
+    let ids = state.table(TableId::Tasks).column_by_name("id").unwrap();
+    let ids = ids.as_string::<i32>();
+    ids.iter().map(|id| id.unwrap().to_owned()).collect()
+}
+
+/// A state of `cluster` with these tasks.
+pub fn state(cluster: &str, tasks: &[&str]) -> State {
+    let empty = State::empty(cluster);
+    let ids: ArrayRef = Arc::new(StringArray::from(tasks.to_vec()));
+    let [nodes, _, content] = empty.tables;
+    let tasks = RecordBatch::try_from_iter([("id", ids)]).unwrap();
+    State::new(empty.cluster, [nodes, tasks, content]).unwrap()
+}
+
+/// The same as a Parquet file's bytes.
+pub fn parquet(cluster: &str, tasks: &[&str]) -> Vec<u8> {
+    import::to_parquet_bytes(&state(cluster, tasks)).unwrap()
+}
+
+/// A state directory, a run directory, and settings.
+pub struct Case {
+    tmp: tempfile::TempDir,
+    /// Environment of the service.
+    pub environment: Vec<(&'static str, String)>,
+}
+
+impl Case {
+    /// With an empty state directory.
+    pub fn new() -> Self {
+        let case = Self {
+            tmp: tempfile::tempdir().unwrap(),
+            environment: Vec::new(),
+        };
+        fs::create_dir(case.state_dir()).unwrap();
+        case
+    }
+    /// With a state of the cluster `c`.
+    pub fn with(tasks: &[&str]) -> Self {
+        let case = Self::new();
+        case.write(tasks);
+        case
+    }
+    pub fn root(&self) -> PathBuf {
+        self.tmp.path().canonicalize().unwrap()
+    }
+    pub fn state_dir(&self) -> PathBuf {
+        self.root().join("state")
+    }
+    pub fn run_dir(&self) -> PathBuf {
+        self.root().join("run")
+    }
+    pub fn file(&self) -> PathBuf {
+        self.state_dir().join("state_c.parquet")
+    }
+    /// Replaces the state, by a rename.
+    pub fn write(&self, tasks: &[&str]) {
+        let aside = self.state_dir().join("state_c.tmp");
+        fs::write(&aside, parquet("c", tasks)).unwrap();
+        fs::rename(aside, self.file()).unwrap();
+    }
+    /// Null if it is not there or not JSON.
+    pub fn metadata(&self) -> Value {
+        let bytes = fs::read(self.state_dir().join(METADATA_FILE)).unwrap_or_default();
+        serde_json::from_slice(&bytes).unwrap_or_default()
+    }
+    pub fn begin(&self, ends: Noting) -> Result<(Service<Noting>, Channel), StartError> {
+        let mut sources = Sources::default();
+        let dirs = [
+            ("SHERWOOD_STATE_DIR", self.state_dir()),
+            ("SHERWOOD_RUN_DIR", self.run_dir()),
+        ];
+        for (name, dir) in dirs {
+            sources.environment.insert(name.into(), dir.into());
+        }
+        for (name, value) in &self.environment {
+            sources.environment.insert((*name).into(), value.into());
+        }
+        sources.args = Args::default();
+        let (config, _) = sources.resolve().unwrap();
+        let level = log::init(LogFormat::Text, config.log_level);
+        let (sender, receiver) = mpsc::channel();
+        let service = Service::begin(ends, sources, config, level, sender.clone())?;
+        Ok((service, (sender, receiver)))
+    }
+    /// The error of a start that must fail before anything is published.
+    pub fn refusal(&self) -> String {
+        let ends = Noting::default();
+        let error = match self.begin(ends.clone()) {
+            Ok(_) => panic!("it started"),
+            Err(error) => log::chain(&error),
+        };
+        assert_eq!(*ends.notes.lock().unwrap(), [], "{error}");
+        error
+    }
+    pub fn start(&self) -> Running {
+        let ends = Noting::default();
+        let (mut service, (sender, receiver)) = self.begin(ends.clone()).unwrap();
+        let thread = thread::spawn(move || service.run(&receiver));
+        Running {
+            ends,
+            sender,
+            thread: Some(thread),
+        }
+    }
+}
+
+/// Both ends of a service's channel.
+pub type Channel = (Sender<Event>, Receiver<Event>);
+
+/// A service on a thread of its own; stopped when dropped.
+pub struct Running {
+    pub ends: Noting,
+    sender: Sender<Event>,
+    thread: Option<JoinHandle<Result<(), StartError>>>,
+}
+
+impl Running {
+    /// The tasks of every publish, in order.
+    pub fn history(&self) -> Vec<Vec<String>> {
+        let notes = self.ends.notes.lock().unwrap();
+        notes.iter().map(|(_, tasks)| tasks.clone()).collect()
+    }
+    pub fn generation(&self) -> u64 {
+        self.ends.notes.lock().unwrap().last().unwrap().0
+    }
+    pub fn await_tasks(&self, tasks: &[&str]) {
+        wait_for(&format!("{tasks:?} to be published"), || {
+            self.history().last().is_some_and(|last| last == tasks)
+        });
+    }
+    /// Waits until another file than before was refused.
+    pub fn await_refusal(&self, count: usize) {
+        wait_for(&format!("refusal {count}"), || {
+            self.ends.refused.lock().unwrap().len() >= count
+        });
+    }
+    pub fn order(&self, order: Order) {
+        self.sender.send(Event::Order(order)).unwrap();
+    }
+    pub fn stop(mut self) -> Result<(), StartError> {
+        self.order(Order::Stop);
+        self.thread.take().unwrap().join().unwrap()
+    }
+    /// Waits for it to end by itself.
+    pub fn end(mut self) -> Result<(), StartError> {
+        self.thread.take().unwrap().join().unwrap()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ended_already = self.sender.send(Event::Order(Order::Stop));
+        if let Some(thread) = self.thread.take() {
+            let _result = thread.join();
+        }
+    }
+}
+
+/// Long enough for any machine; what is waited for happens within milliseconds.
+pub fn wait_for(what: &str, mut happens: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !happens() {
+        assert!(
+            started.elapsed() < Duration::from_secs(30),
+            "waited for {what}"
+        );
+        thread::sleep(Duration::from_millis(2));
+    }
+}
