@@ -108,8 +108,9 @@ pub struct Generations {
 
 impl Generations {
     /// Reads the directory's file, or begins a history. **Durable** when this returns `Ok`: the
-    /// first block, so that the second value, the first generation to publish, may be used.
-    pub fn open(dir: &StateDir) -> Result<(Self, u64), GenerationError> {
+    /// first block, so that the second value, the first generation to publish, may be used. It is
+    /// greater than `above` too.
+    pub fn open(dir: &StateDir, above: u64) -> Result<(Self, u64), GenerationError> {
         let path = dir.path().join(GENERATION_FILE);
         let mut record = match fs::read(&path) {
             Ok(bytes) => parse(&path, &bytes)?,
@@ -136,6 +137,7 @@ impl Generations {
         })?;
         let first = record
             .reserved_through
+            .max(above)
             .checked_add(1)
             .ok_or(GenerationError::Exhausted { path })?;
         let mut generations = Self {
@@ -228,7 +230,7 @@ mod tests {
     use super::*;
 
     fn open(dir: &Path) -> Result<(Generations, u64), GenerationError> {
-        Generations::open(&StateDir::open(dir).unwrap())
+        Generations::open(&StateDir::open(dir).unwrap(), 0)
     }
 
     #[test]
@@ -307,6 +309,17 @@ mod tests {
         assert!(copy_first > first);
         assert_eq!(open(&b).unwrap().0.history(), copy.history());
         assert_eq!(open(&a).unwrap().0.history(), original.history());
+    }
+
+    #[test]
+    fn a_start_begins_above_the_number_it_is_given_too() {
+        let tmp = tempfile::tempdir().unwrap();
+        let dir = StateDir::open(tmp.path()).unwrap();
+        assert_eq!(
+            Generations::open(&dir, 10 * BLOCK).unwrap().1,
+            10 * BLOCK + 1
+        );
+        assert_eq!(Generations::open(&dir, 5).unwrap().1, 11 * BLOCK + 1);
     }
 
     #[test]

@@ -115,6 +115,12 @@ pub enum Sight {
         /// For the next look, if a file was tried.
         tried: Option<Tried>,
     },
+    /// The state file was being replaced or written during the look. It has to be looked at
+    /// again soon; whether it is good is not known.
+    Changing {
+        /// The file.
+        file: PathBuf,
+    },
     /// The path leads to another directory than the one that is served.
     Replaced,
 }
@@ -156,50 +162,56 @@ pub fn observe(ends: &impl Ends, request: &Request) -> Sight {
             },
         };
     }
-    let seen_at = same.map(|tried| tried.at);
-    let (result, tried) = try_file(ends, &file, id, seen_at);
-    match result {
-        Ok(state) => Sight::State {
+    match try_file(ends, &file, id, same.map(|tried| tried.at)) {
+        Attempt::Good(state, tried) => Sight::State {
             state: Box::new(state),
             file: file.path,
             tried,
         },
-        Err(what) => Sight::Refused {
+        Attempt::Bad(tried, what) => Sight::Refused {
             what,
             tried: Some(tried),
         },
+        Attempt::Changed => Sight::Changing { file: file.path },
     }
 }
 
+/// What came of reading a state file.
+#[derive(Debug)]
+pub enum Attempt {
+    /// A state.
+    Good(State, Tried),
+    /// The reason to refuse it, with its causes.
+    Bad(Tried, String),
+    /// The file is not the same after reading as before.
+    Changed,
+}
+
 /// Reads the state in `file`, which was `id` just now, and seen as that before at `seen_at`.
-/// The error is the reason to refuse it, with its causes.
 pub fn try_file(
     ends: &impl Ends,
     file: &StateFile,
     id: FileId,
     seen_at: Option<Instant>,
-) -> (Result<State, String>, Tried) {
+) -> Attempt {
     let at = Instant::now();
     let seen_before = seen_at.is_some_and(|seen| at >= seen + CLOCK_SKEW_LIMIT);
-    let settled = id.is_settled(SystemTime::now());
+    let conclusive = seen_before || id.is_settled(SystemTime::now());
     let result = load(ends, file);
-    let unchanged = FileId::of(&file.path).is_ok_and(|after| after == id);
-    let result = if unchanged {
-        result
-    } else {
-        Err(format!(
-            "{:?} changed while it was read; it is read again",
-            file.path
-        ))
-    };
+    if !FileId::of(&file.path).is_ok_and(|after| after == id) {
+        return Attempt::Changed;
+    }
     let tried = Tried {
         path: file.path.clone(),
         id,
         at,
-        conclusive: unchanged && (settled || seen_before),
+        conclusive,
         refusal: result.as_ref().err().cloned(),
     };
-    (result, tried)
+    match result {
+        Ok(state) => Attempt::Good(state, tried),
+        Err(what) => Attempt::Bad(tried, what),
+    }
 }
 
 /// A decoder that panics on damaged bytes has refused them.

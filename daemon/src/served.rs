@@ -25,8 +25,12 @@ use crate::ends::{Ends, Publish};
 use crate::generation::{GenerationError, Generations};
 use crate::lock::{Holder, Lock, LockError, STATE_LOCK};
 use crate::metadata::Facts;
-use crate::observe::{FileId, Tried, try_file};
+use crate::observe::{Attempt, FileId, Tried, try_file};
 use crate::publish::{Options, PublishError, Published};
+use crate::watch::QUIET;
+
+/// How often a start reads again a state file that changed under its reading.
+const ATTEMPTS: u32 = 50;
 
 /// Why a cluster is not served. The last snapshot file is as it was.
 #[derive(Debug, thiserror::Error)]
@@ -119,6 +123,9 @@ pub struct Before {
     pub cluster: ClusterId,
     /// The lock of the snapshot's name.
     pub run_lock: Arc<Lock>,
+    /// The published generation. Another directory may have counted less far, or not at all;
+    /// readers still never see a smaller number under this name.
+    pub generation: u64,
 }
 
 impl<P: Publish> Served<P> {
@@ -139,13 +146,13 @@ impl<P: Publish> Served<P> {
             state,
             file,
             tried,
-        } = load_state(ends, &dir, config, before.as_ref())?;
+        } = load_state(ends, &dir, config, before.as_ref(), ATTEMPTS)?;
         let run_dir = make_run_dir(&run_dir)?;
-        let run_lock = match before {
-            Some(before) => before.run_lock,
+        let (run_lock, above) = match before {
+            Some(before) => (before.run_lock, before.generation),
             None => {
                 let name = format!("{cluster}.lock");
-                Arc::new(Lock::acquire(&run_dir.join(name), &holder)?)
+                (Arc::new(Lock::acquire(&run_dir.join(name), &holder)?), 0)
             }
         };
         if !is_memory(&run_dir) {
@@ -154,7 +161,7 @@ impl<P: Publish> Served<P> {
                 "the run directory is not on a tmpfs: snapshots work, but are written to a disk; prefer a directory under /run or /dev/shm"
             );
         }
-        let (generations, first) = Generations::open(&dir)?;
+        let (generations, first) = Generations::open(&dir, above)?;
         let options = Options {
             run_dir,
             cluster_id: cluster.to_string(),
@@ -186,7 +193,7 @@ impl<P: Publish> Served<P> {
             generation = facts.generation,
             snapshot = %facts.snapshot_path.display(),
             state = %facts.parquet_path.as_deref().unwrap_or(dir.path()).display(),
-            took_ms = began.elapsed().as_secs_f64() * 1e3,
+            took_us = micros(began),
             "ready"
         );
         let served = Self {
@@ -262,6 +269,7 @@ impl<P: Publish> Served<P> {
         Before {
             cluster: self.cluster.clone(),
             run_lock: Arc::clone(&self.run_lock),
+            generation: self.publisher.generation(),
         }
     }
 }
@@ -279,6 +287,7 @@ fn load_state(
     dir: &StateDir,
     config: &Config,
     before: Option<&Before>,
+    attempts_left: u32,
 ) -> Result<Loaded, StartError> {
     let served = before.map(|before| &before.cluster);
     let wanted = served.or(config.cluster_id.as_ref());
@@ -299,8 +308,23 @@ fn load_state(
     };
     let bad = |what| StartError::Load { what };
     let id = FileId::of(&file.path).map_err(|error| bad(format!("{:?}: {error}", file.path)))?;
-    let (state, tried) = try_file(ends, &file, id, None);
-    let state = state.map_err(bad)?;
+    let (state, tried) = match try_file(ends, &file, id, None) {
+        Attempt::Good(state, tried) => (state, tried),
+        Attempt::Bad(_, what) => return Err(bad(what)),
+        Attempt::Changed => {
+            // A writer at work: the next turn finds what it left. Not endlessly many.
+            return match attempts_left {
+                0 => Err(bad(format!(
+                    "{:?} changes all the time while it is read",
+                    file.path
+                ))),
+                _ => {
+                    std::thread::sleep(QUIET);
+                    load_state(ends, dir, config, before, attempts_left - 1)
+                }
+            };
+        }
+    };
     let named = wanted.cloned().or_else(|| file.expected_cluster.clone());
     let cluster = match (named, cluster_in(&state)) {
         (Some(cluster), _) => cluster,
@@ -375,6 +399,11 @@ fn make_run_dir(path: &Path) -> Result<PathBuf, StartError> {
         path: path.to_path_buf(),
         source,
     })
+}
+
+/// Since `began`, in whole microseconds.
+pub fn micros(began: Instant) -> u64 {
+    u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX)
 }
 
 fn is_memory(path: &Path) -> bool {

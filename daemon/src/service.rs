@@ -12,7 +12,7 @@
 //!   order to stop and another daemon that holds the lock end the loop.
 //! - **V3** At most one look is under way, and one more is owed if something happened meanwhile.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
@@ -27,7 +27,7 @@ use crate::lock::LockError;
 use crate::log::{LevelHandle, Trouble, chain};
 use crate::metadata::{MetadataError, MetadataKeeper};
 use crate::observe::{Request, Sight, Tried, observe};
-use crate::served::{ServeError, Served, StartError};
+use crate::served::{ServeError, Served, StartError, micros};
 use crate::systemd;
 use crate::watch::{Hint, SAFETY_INTERVAL, Settle, Watch};
 
@@ -39,6 +39,9 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How soon to look again after a look that was not conclusive.
 const SECOND_LOOK: Duration = Duration::from_millis(100);
+
+/// So many looks in a row that find the file changing are a writer's mistake.
+const RESTLESS_LOOKS: u32 = 50;
 
 /// What the loop waits for.
 #[derive(Debug)]
@@ -77,6 +80,8 @@ pub struct Service<E: Ends> {
     tried: Option<Tried>,
     looking: bool,
     owed_look: bool,
+    /// Looks in a row that found the file changing.
+    restless_looks: u32,
     /// A state that could not be published.
     pending: Option<(Box<State>, PathBuf)>,
     next_beat: Instant,
@@ -124,6 +129,7 @@ impl<E: Ends> Service<E> {
             tried,
             looking: false,
             owed_look: false,
+            restless_looks: 0,
             pending: None,
             next_beat: now + BEAT_INTERVAL,
             next_poll: now,
@@ -233,6 +239,9 @@ impl<E: Ends> Service<E> {
 
     fn on_sight(&mut self, sight: Sight) {
         self.looking = false;
+        if !matches!(sight, Sight::Changing { .. }) {
+            self.restless_looks = 0;
+        }
         let now = Instant::now();
         let tried = match sight {
             Sight::Unchanged => {
@@ -248,6 +257,10 @@ impl<E: Ends> Service<E> {
                 self.refuse(&what);
                 tried
             }
+            Sight::Changing { file } => {
+                self.on_changing(&file, now);
+                None
+            }
             Sight::Replaced => {
                 self.move_to_successor();
                 None
@@ -262,6 +275,19 @@ impl<E: Ends> Service<E> {
         self.tend_metadata(now);
         if std::mem::take(&mut self.owed_look) {
             self.look();
+        }
+    }
+
+    /// A writer was at work during the look; the next one finds what it left. Not worth a word,
+    /// unless it never ends.
+    fn on_changing(&mut self, file: &Path, now: Instant) {
+        self.restless_looks += 1;
+        self.next_poll = self.next_poll.min(now + SECOND_LOOK);
+        debug!(file = %file.display(), "the state changed while it was read; it is read again");
+        if self.restless_looks >= RESTLESS_LOOKS {
+            self.refuse(&format!(
+                "{file:?} changes all the time while it is read: its writer is too fast, or never done"
+            ));
         }
     }
 
@@ -301,7 +327,7 @@ impl<E: Ends> Service<E> {
                         chunks_written = done.chunks_written,
                         chunks_shared = done.chunks_shared,
                         bytes_written = done.bytes_written,
-                        took_ms = began.elapsed().as_secs_f64() * 1e3,
+                        took_us = micros(began),
                         "published"
                     ),
                     None => debug!(file = %file.display(), "read again: nothing differs"),
@@ -441,7 +467,7 @@ impl<E: Ends> Service<E> {
         if self.troubles.watch.is_new(&text) {
             warn!(
                 reason = text,
-                interval_ms = self.config.poll_interval.as_secs_f64() * 1e3,
+                interval = ?self.config.poll_interval,
                 "changes of the state are looked for by the clock"
             );
         }
@@ -465,7 +491,7 @@ impl<E: Ends> Service<E> {
                 self.config.poll_interval = next.poll_interval;
                 info!(
                     log_level = %next.log_level,
-                    poll_interval_ms = next.poll_interval.as_secs_f64() * 1e3,
+                    poll_interval = ?next.poll_interval,
                     "the configuration was reloaded; the state is read again"
                 );
             }

@@ -146,8 +146,7 @@ fn a_directory_in_the_place_of_the_state_directory_is_served_once_it_is_good() {
     wait_for("the metadata", || {
         case.metadata()["generation"] == running.generation()
     });
-    // Another directory, another history: its numbers are its own.
-    assert_ne!(running.generation(), before);
+    assert!(running.generation() > before);
     running.stop().unwrap();
 }
 

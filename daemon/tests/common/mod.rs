@@ -22,11 +22,14 @@ use sherwood_daemon::service::{Event, Order, Service};
 use sherwood_shared::schema::TableId;
 use sherwood_shared::state::State;
 
+/// Publishes in order: the generation, and the ids of the tasks.
+type Notes = Arc<Mutex<Vec<(u64, Vec<String>)>>>;
+
 /// Reads Parquet, and notes what would be published.
 #[derive(Clone, Default)]
 pub struct Noting {
-    /// Each publish in order: the generation, and the ids of the tasks.
-    pub notes: Arc<Mutex<Vec<(u64, Vec<String>)>>>,
+    /// What was published.
+    pub notes: Notes,
     /// Each file that did not load.
     pub refused: Arc<Mutex<Vec<String>>>,
     /// Publishing fails while this is set.
@@ -180,7 +183,8 @@ impl Case {
         for (name, dir) in dirs {
             sources.environment.insert(name.into(), dir.into());
         }
-        for (name, value) in &self.environment {
+        let quiet = ("SHERWOOD_LOG_LEVEL", "error".to_owned());
+        for (name, value) in [&quiet].into_iter().chain(&self.environment) {
             sources.environment.insert((*name).into(), value.into());
         }
         sources.args = Args::default();
