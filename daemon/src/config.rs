@@ -259,7 +259,7 @@ impl Sources {
             let Some(key) = name.strip_prefix("SHERWOOD_").map(str::to_lowercase) else {
                 continue;
             };
-            let known = key == "config" || KEYS.iter().any(|(known, _)| *known == key);
+            let known = KEYS.iter().any(|(known, _)| *known == key);
             if let (false, Some(near)) = (known, near_misses(&key).first()) {
                 let near = near.to_uppercase();
                 remarks.push(format!(

@@ -66,8 +66,11 @@ mod tests {
     fn a_failed_replacement_leaves_the_old_content() {
         let tmp = tempfile::tempdir().unwrap();
         replace(tmp.path(), "f", b"one").unwrap();
-        std::os::unix::fs::symlink("/dev/null", aside(tmp.path(), "f")).unwrap();
+        // A link in the way is not followed.
+        fs::write(tmp.path().join("elsewhere"), "theirs").unwrap();
+        std::os::unix::fs::symlink("elsewhere", aside(tmp.path(), "f")).unwrap();
         assert!(replace(tmp.path(), "f", b"two").is_err());
         assert_eq!(fs::read(tmp.path().join("f")).unwrap(), b"one");
+        assert_eq!(fs::read(tmp.path().join("elsewhere")).unwrap(), b"theirs");
     }
 }

@@ -203,7 +203,7 @@ mod tests {
     fn the_loser_names_the_holder_and_the_lock_is_free_once_dropped() {
         let tmp = tempfile::tempdir().unwrap();
         let path = tmp.path().join(STATE_LOCK);
-        fs::write(&path, "x".repeat(5000)).unwrap();
+        fs::write(&path, "x\n".repeat(5000)).unwrap();
         let first = Lock::acquire(&path, &holder(7)).unwrap();
         let error = Lock::acquire(&path, &holder(8)).unwrap_err();
         let text = error.to_string();
@@ -213,6 +213,7 @@ mod tests {
         drop(first);
         let again = Lock::acquire(&path, &holder(8)).unwrap();
         assert_eq!(read_holder(&again.file), Some(holder(8)));
+        assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), 1);
     }
 
     #[test]

@@ -114,5 +114,10 @@ mod tests {
         struct Outer(#[source] std::io::Error);
         let inner = std::io::Error::other("inner");
         assert_eq!(chain(&Outer(inner)), "outer: inner");
+        #[derive(Debug, thiserror::Error)]
+        #[error("outer: {0}")]
+        struct Doubled(#[source] std::io::Error);
+        let inner = std::io::Error::other("inner");
+        assert_eq!(chain(&Doubled(inner)), "outer: inner");
     }
 }

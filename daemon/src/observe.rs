@@ -226,3 +226,173 @@ fn load(ends: &impl Ends, file: &StateFile) -> Result<State, String> {
         )),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::ends::{BoxError, Publish};
+    use crate::publish::{Options, PublishError, Published};
+
+    /// Counts loads; what a file holds decides how one goes.
+    #[derive(Default)]
+    struct Counting {
+        loads: AtomicUsize,
+    }
+
+    struct Unused;
+
+    impl Publish for Unused {
+        fn publish(&mut self, _: &State) -> Result<Option<Published>, PublishError> {
+            Ok(None)
+        }
+        fn beat(&mut self) -> Result<(), PublishError> {
+            Ok(())
+        }
+        fn generation(&self) -> u64 {
+            0
+        }
+        fn path(&self) -> &Path {
+            Path::new("")
+        }
+    }
+
+    impl Ends for Counting {
+        type Publisher = Unused;
+        fn load(&self, path: &Path, _: Option<&str>) -> Result<State, BoxError> {
+            self.loads.fetch_add(1, Ordering::SeqCst);
+            match fs::read_to_string(path)?.as_str() {
+                "good" => Ok(State::empty("c")),
+                "growing" => {
+                    fs::write(path, "longer than before")?;
+                    Ok(State::empty("c"))
+                }
+                "vanishing" => {
+                    fs::remove_file(path)?;
+                    Err("it is gone".into())
+                }
+                "panic" => panic!("a decoder's mistake"),
+                _ => Err("bad".into()),
+            }
+        }
+        fn empty(&self, cluster_id: &str) -> State {
+            State::empty(cluster_id)
+        }
+        fn start(&self, _: Options, _: &State, _: u64) -> Result<Unused, PublishError> {
+            Ok(Unused)
+        }
+    }
+
+    fn case(content: &str) -> (tempfile::TempDir, Request) {
+        let tmp = tempfile::tempdir().unwrap();
+        fs::write(tmp.path().join("state_c.parquet"), content).unwrap();
+        let request = Request {
+            dir: StateDir::open(tmp.path()).unwrap(),
+            cluster: ClusterId::new("c").unwrap(),
+            tried: None,
+        };
+        (tmp, request)
+    }
+
+    #[test]
+    fn a_file_is_read_again_until_a_look_at_it_was_conclusive() {
+        for content in ["good", "bad"] {
+            let (_tmp, mut request) = case(content);
+            let ends = Counting::default();
+            let look = |request: &Request| match observe(&ends, request) {
+                Sight::State { tried, .. } => Some(tried),
+                Sight::Refused { what, tried } => {
+                    assert!(what.contains("bad"), "{what}");
+                    tried
+                }
+                other => panic!("{content}: {other:?}"),
+            };
+            for loads in 1..4 {
+                let mut tried = look(&request).unwrap();
+                assert_eq!(ends.loads.load(Ordering::SeqCst), loads, "{content}");
+                tried.conclusive = false;
+                request.tried = Some(tried);
+            }
+            request.tried.as_mut().unwrap().conclusive = true;
+            match (content, observe(&ends, &request)) {
+                ("good", Sight::Unchanged) | ("bad", Sight::Refused { .. }) => {}
+                (_, other) => panic!("{content}: {other:?}"),
+            }
+            assert_eq!(ends.loads.load(Ordering::SeqCst), 3, "{content}");
+        }
+    }
+
+    #[test]
+    fn a_file_is_settled_one_tick_after_its_ctime() {
+        let id = |seconds, nanos| FileId {
+            device: 0,
+            inode: 0,
+            size: 0,
+            mtime: (0, 0),
+            ctime: (seconds, nanos),
+        };
+        let now = UNIX_EPOCH + Duration::new(1000, 5_000_000);
+        for (ctime, settled) in [
+            ((999, 995_000_000), true),
+            ((999, 995_000_001), false),
+            ((1000, 5_000_000), false),
+            ((2000, 0), false),
+            ((-5, 0), true),
+        ] {
+            assert_eq!(id(ctime.0, ctime.1).is_settled(now), settled, "{ctime:?}");
+        }
+    }
+
+    /// A server's clock may be ahead for ever.
+    #[test]
+    fn the_same_times_seen_twice_with_a_pause_are_conclusive() {
+        let (_tmp, request) = case("good");
+        let path = request.dir.path().join("state_c.parquet");
+        let file = request.dir.state_file(None).unwrap();
+        let id = FileId::of(&path).unwrap();
+        let long_ago = Instant::now().checked_sub(CLOCK_SKEW_LIMIT);
+        match try_file(&Counting::default(), &file, id, long_ago) {
+            Attempt::Good(_, tried) => assert!(tried.conclusive),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_file_that_changes_while_it_is_read_is_neither_good_nor_refused() {
+        for content in ["growing", "vanishing"] {
+            let (_tmp, request) = case(content);
+            match observe(&Counting::default(), &request) {
+                Sight::Changing { .. } => {}
+                other => panic!("{content}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_decoder_that_panics_has_refused_the_file() {
+        let (_tmp, request) = case("panic");
+        match observe(&Counting::default(), &request) {
+            Sight::Refused { what, .. } => assert!(what.contains("state_c.parquet"), "{what}"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn another_directory_at_the_path_is_told_from_a_missing_one() {
+        let (tmp, _) = case("good");
+        let dir = tmp.path().join("dir");
+        fs::create_dir(&dir).unwrap();
+        let request = Request {
+            dir: StateDir::open(&dir).unwrap(),
+            cluster: ClusterId::new("c").unwrap(),
+            tried: None,
+        };
+        fs::rename(&dir, tmp.path().join("kept")).unwrap();
+        let missing = observe(&Counting::default(), &request);
+        assert!(matches!(missing, Sight::Refused { .. }), "{missing:?}");
+        fs::create_dir(&dir).unwrap();
+        let replaced = observe(&Counting::default(), &request);
+        assert!(matches!(replaced, Sight::Replaced), "{replaced:?}");
+    }
+}

@@ -255,6 +255,9 @@ impl Running {
     }
     /// Waits for it to end by itself.
     pub fn end(mut self) -> Result<(), StartError> {
+        wait_for("the service to end", || {
+            self.thread.as_ref().is_some_and(JoinHandle::is_finished)
+        });
         self.thread.take().unwrap().join().unwrap()
     }
 }
