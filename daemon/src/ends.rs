@@ -76,7 +76,7 @@ impl Publish for Publisher {
         self.publish(next)
     }
     fn beat(&mut self) -> Result<(), PublishError> {
-        self.beat()
+        self.beat().map(drop)
     }
     fn generation(&self) -> u64 {
         self.generation()

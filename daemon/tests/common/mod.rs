@@ -87,6 +87,7 @@ impl Publish for NotingPublisher {
         self.generation += 1;
         notes.push((self.generation, tasks(next)));
         Ok(Some(Published {
+            chunks_moved: 0,
             generation: self.generation,
             chunks_written: 1,
             chunks_shared: 0,
@@ -105,7 +106,11 @@ impl Publish for NotingPublisher {
 }
 
 fn no_room() -> PublishError {
-    PublishError::Full
+    PublishError::Full {
+        path: PathBuf::from("full.arrow"),
+        needed: 1,
+        source: std::io::ErrorKind::StorageFull.into(),
+    }
 }
 
 fn tasks(state: &State) -> Vec<String> {
