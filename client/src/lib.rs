@@ -20,6 +20,7 @@
 
 #![forbid(unsafe_code)]
 
+mod chunk;
 mod error;
 pub mod import;
 pub mod locate;
