@@ -1,3 +1,4 @@
 //! stub
+pub mod document;
 pub mod schema;
 pub mod state;
