@@ -79,15 +79,7 @@ impl Table {
 }
 
 /// Typed rows: `snapshot.tasks()?.get("t1")?` etc. come later.
-pub mod import {
-    //! Reading a Parquet state without a daemon.
-    use super::*;
-    #[derive(Debug, thiserror::Error)]
-    #[error("stub")]
-    pub struct ImportError;
-    pub fn read_parquet(path: &Path) -> Result<State, ImportError> { todo!() }
-    pub fn write_parquet(state: &State, path: &Path) -> Result<(), ImportError> { todo!() }
-}
+pub mod import;
 
 pub mod locate {
     //! Finding a state: stub.
