@@ -241,7 +241,10 @@ impl File<'_> {
                 expected,
                 found,
             },
-            source => ImportError::State { path, source },
+            source => ImportError::State {
+                path,
+                source: Box::new(source),
+            },
         }
     }
 }
