@@ -42,8 +42,18 @@ pub struct Options {
 /// Why no sample was made.
 #[derive(Debug, thiserror::Error)]
 pub enum SampleError {
-    /// More rows than one state can hold.
-    #[error("the sample does not fit into one state: ask for fewer rows")]
+    /// More rows than surely fit: the text of one column is counted with 32 bits.
+    #[error("{asked} {} are more than a sample can have: ask for at most {most}", table.name())]
+    TooMany {
+        /// The table.
+        table: TableId,
+        /// Rows asked for.
+        asked: usize,
+        /// Rows there can be.
+        most: usize,
+    },
+    /// The generated tables are no state, which is a bug in the generator.
+    #[error("the sample is not a valid state")]
     State(#[from] StateError),
     /// The Parquet file could not be written.
     #[error("the sample's state was not written")]
@@ -63,10 +73,21 @@ pub enum SampleError {
 ///
 /// # Errors
 ///
-/// [`SampleError::State`] for more than 2^31 - 1 rows, or text, in a column.
+/// [`SampleError::TooMany`].
 pub fn generate(options: &Options) -> Result<State, SampleError> {
+    // The most text a row has in one column: four peers, three input CIDs, a CID.
+    let asked = [
+        (options.nodes, 100),
+        (options.tasks, 3 * 59),
+        (options.content, 59),
+    ];
+    for (table, (asked, bytes)) in TableId::ALL.into_iter().zip(asked) {
+        let most = (1 << 31) / bytes;
+        if asked > most {
+            return Err(SampleError::TooMany { table, asked, most });
+        }
+    }
     let cluster = cluster(options)?;
-    // Table by table: at most one is in memory unsorted.
     let nodes = nodes(options)?;
     let tasks = tasks(options)?;
     let content = content(options)?;

@@ -42,6 +42,17 @@ fn a_sample_has_the_rows_asked_for_down_to_none() {
 }
 
 #[test]
+fn more_rows_than_fit_are_refused_before_any_is_made() {
+    let error = generate(&options(20, 20_000_000, 0))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("20000000 tasks") && error.contains("at most 12"),
+        "{error}"
+    );
+}
+
+#[test]
 fn the_same_options_give_the_same_sample_and_another_seed_another() {
     let one = generate(&options(20, 100, 50)).unwrap();
     assert_eq!(generate(&options(20, 100, 50)).unwrap(), one);
