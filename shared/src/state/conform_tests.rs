@@ -115,12 +115,13 @@ fn times_in_every_unit_and_zone_become_utc_milliseconds() {
     let nanos = array(TimestampNanosecondArray::from(vec![1_999_999, -1_000_001]));
     let floats = array(Float64Array::from(vec![0.001, -0.002]));
     check(&TIMESTAMP, below, vec![micros, nanos, floats]);
-    let now = array(TimestampMillisecondArray::from(vec![1_700_000_000_123]));
-    check(
-        &TIMESTAMP,
-        now,
-        vec![array(Float64Array::from(vec![1_700_000_000.123]))],
-    );
+    // 1.009 is a little less than that in binary, and yet not a millisecond less.
+    let nearest = array(TimestampMillisecondArray::from(vec![
+        1_700_000_000_123,
+        1009,
+    ]));
+    let floats = array(Float64Array::from(vec![1_700_000_000.123, 1.009]));
+    check(&TIMESTAMP, nearest, vec![floats]);
 }
 
 #[test]
