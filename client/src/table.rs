@@ -118,9 +118,8 @@ impl PartBody {
         for (number, slot) in self.groups.iter().enumerate() {
             let range = self.group(number);
             let same = old.index.block_words(range.clone());
+            let same = same.filter(|_| old.group(number) == range);
             if same.is_some() && same == self.index.block_words(range.clone()) {
-                // The last group may be shorter than the old part's; its slots beyond
-                // are never asked for.
                 if let Some(group) = old.groups.get(number).and_then(OnceLock::get) {
                     let _ = slot.set(Arc::clone(group));
                 }
