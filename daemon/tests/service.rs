@@ -6,11 +6,13 @@ use std::fs;
 use std::io::Write;
 use std::sync::atomic::Ordering;
 
-use common::{Case, parquet, wait_for};
+use common::{Case, parquet, tasks, wait_for};
 use serde_json::json;
-use sherwood_client::locate::METADATA_FILE;
+use sherwood_client::Reader;
+use sherwood_client::locate::{METADATA_FILE, StateDir};
+use sherwood_daemon::ends::Real;
 use sherwood_daemon::log;
-use sherwood_daemon::service::Order;
+use sherwood_daemon::service::{Event, Order};
 
 #[test]
 fn a_state_is_published_and_its_metadata_leads_to_the_snapshot() {
@@ -32,6 +34,27 @@ fn a_state_is_published_and_its_metadata_leads_to_the_snapshot() {
         assert_eq!(&metadata[key], value, "{key}");
     }
     running.stop().unwrap();
+}
+
+/// Both ends real: Parquet in, and what a reader of the snapshot file sees.
+#[test]
+fn a_reader_sees_the_state_and_each_replacement_of_it() {
+    let case = Case::with(&["t1"]);
+    let (mut service, (sender, events)) = case.begin(Real).unwrap();
+    let thread = std::thread::spawn(move || service.run(&events));
+    let reader = Reader::open(case.run_dir().join("c.arrow")).unwrap();
+    let read = || tasks(&reader.snapshot().unwrap().to_state().unwrap());
+    assert_eq!(read(), ["t1"]);
+    let found = StateDir::open(case.state_dir()).unwrap().identity();
+    let named = reader.snapshot().unwrap().state_dir();
+    assert_eq!(named.map(|id| (id.device, id.inode)), Some(found));
+    for name in ["t2", "t3"] {
+        case.write(&[name]);
+        wait_for(name, || read() == [name]);
+    }
+    sender.send(Event::Order(Order::Stop)).unwrap();
+    thread.join().unwrap().unwrap();
+    assert_eq!(read(), ["t3"]);
 }
 
 #[test]
