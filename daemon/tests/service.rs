@@ -156,7 +156,6 @@ fn a_state_that_disappears_leaves_its_snapshot_and_is_found_again() {
 fn a_directory_in_the_place_of_the_state_directory_is_served_once_it_is_good() {
     let case = Case::with(&["t1"]);
     let running = case.start();
-    let before = running.generation();
     fs::rename(case.state_dir(), case.root().join("old")).unwrap();
     // Empty: a state that vanished is not an empty cluster.
     fs::create_dir(case.state_dir()).unwrap();
@@ -169,7 +168,9 @@ fn a_directory_in_the_place_of_the_state_directory_is_served_once_it_is_good() {
     wait_for("the metadata", || {
         case.metadata()["generation"] == running.generation()
     });
-    assert!(running.generation() > before);
+    assert_eq!(running.history(), [["t1"], ["t2"], ["t3"]]);
+    let notes = running.ends.notes.lock().unwrap().clone();
+    assert!(notes.is_sorted_by(|a, b| a.0 < b.0), "{notes:?}");
     running.stop().unwrap();
 }
 
@@ -302,7 +303,10 @@ fn a_lock_file_that_is_removed_is_made_again_and_a_quicker_daemon_wins() {
     let running = case.start();
     let lock = case.state_dir().join("sherwood.lock");
     fs::remove_file(&lock).unwrap();
-    wait_for("the lock file", || lock.exists());
+    // Locked before it is written.
+    wait_for("the lock file", || {
+        fs::read_to_string(&lock).is_ok_and(|text| text.ends_with('\n'))
+    });
     let error = case.refusal();
     assert!(error.contains("already serves"), "{error}");
     // Somebody else's lock at its name, held before it is there.
