@@ -80,7 +80,13 @@ impl Chunk {
     /// The row of `key`, by the bytes of the keys.
     pub(crate) fn row(&self, key: &str) -> Option<usize> {
         let rows = match self.samples.get() {
-            Some(samples) => samples.narrow(key, self.keys.len()),
+            Some(samples) => {
+                let (rows, wanted) = samples.narrow(key, self.keys.len())?;
+                if rows.len() <= samples.step {
+                    return self.scan(rows, samples.prefix_len, wanted, key);
+                }
+                rows // many keys share a fence
+            }
             None => {
                 if self.was_asked.load(Ordering::Relaxed) {
                     let _ = self.samples.set(Samples::of(self));
@@ -90,6 +96,24 @@ impl Chunk {
             }
         };
         self.search(rows, key)
+    }
+
+    /// Looks at the fences of a few neighbouring rows, all of them: loads that do not
+    /// wait for one another.
+    fn scan(&self, rows: Range<usize>, prefix: usize, wanted: u64, key: &str) -> Option<usize> {
+        let (offsets, data) = (self.keys.value_offsets(), self.keys.value_data());
+        let offsets = offsets.get(rows.start..=rows.end)?;
+        let mut below = 0;
+        for pair in offsets.windows(2) {
+            let start = usize::try_from(pair[0]).ok()? + prefix;
+            let end = usize::try_from(pair[1]).ok()?;
+            below += usize::from(fence_in(data, start, end) < wanted);
+        }
+        // Equal fences follow each other; nearly always there is one.
+        (rows.start + below..rows.end)
+            .map(|row| (row, self.key(row)))
+            .take_while(|(_, found)| found.as_bytes() <= key.as_bytes())
+            .find_map(|(row, found)| (found == key).then_some(row))
     }
 
     fn search(&self, rows: Range<usize>, key: &str) -> Option<usize> {
@@ -133,18 +157,33 @@ impl Samples {
         }
     }
 
-    /// The rows in which `key` is, if it is in the chunk.
-    fn narrow(&self, key: &str, rows: usize) -> Range<usize> {
+    /// The rows in which `key` is, if it is in the chunk, and its fence.
+    fn narrow(&self, key: &str, rows: usize) -> Option<(Range<usize>, u64)> {
         let key = key.as_bytes();
         if !key.starts_with(&self.prefix[..self.prefix_len]) {
-            return 0..0;
+            return None;
         }
         let wanted = fence(&key[self.prefix_len..]);
         let below = self.fences.iter().filter(|&&fence| fence < wanted).count();
         let not_above = self.fences.iter().filter(|&&fence| fence <= wanted).count();
         let start = below.saturating_sub(1) * self.step;
-        start.min(rows)..(not_above * self.step).min(rows)
+        Some((start.min(rows)..(not_above * self.step).min(rows), wanted))
     }
+}
+
+/// The fence of `data[start..end]`, without a branch that depends on the length.
+fn fence_in(data: &[u8], start: usize, end: usize) -> u64 {
+    let Some(bytes) = data
+        .get(start..start + 8)
+        .and_then(|bytes| bytes.first_chunk())
+    else {
+        return fence(data.get(start..end).unwrap_or_default());
+    };
+    let excess = 8_usize.saturating_sub(end.saturating_sub(start)).min(8) * 8;
+    let mask = u64::MAX
+        .checked_shl(u32::try_from(excess).unwrap_or(64))
+        .unwrap_or(0);
+    u64::from_be_bytes(*bytes) & mask
 }
 
 #[cfg(test)]

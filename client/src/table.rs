@@ -305,8 +305,8 @@ impl Table {
         let start: usize = self.parts[..before].iter().map(chunks).sum();
         let part = &self.parts[before];
         let candidates = self.body(part)?.index.candidates(key, &part.root.first_key);
-        for chunk in candidates.rev() {
-            if self.chunk(part, chunk)?.key(0) <= key {
+        for chunk in candidates.chunks.rev() {
+            if candidates.is_certain || self.chunk(part, chunk)?.key(0) <= key {
                 return Ok(start + chunk);
             }
         }
@@ -333,9 +333,9 @@ impl Table {
         let body = self.body(part)?;
         let candidates = body.index.candidates(key, &part.root.first_key);
         // Nearly always the last one alone is looked at.
-        for chunk in candidates.clone().rev() {
+        for chunk in candidates.chunks.rev() {
             let chunk = self.chunk(part, chunk)?;
-            if chunk.key(0) <= key {
+            if candidates.is_certain || chunk.key(0) <= key {
                 return Ok(chunk.row(key).map(|row| (chunk, row)));
             }
         }
