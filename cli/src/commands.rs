@@ -1,0 +1,7 @@
+//! The commands, one module each.
+
+pub mod get;
+pub mod snapshot;
+pub mod status;
+pub mod verify;
+pub mod watch;
