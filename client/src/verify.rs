@@ -21,7 +21,9 @@ use sherwood_shared::schema::TableId;
 
 use crate::import::{self, ImportError};
 
+mod copy;
 mod snapshot;
+mod table;
 
 pub use snapshot::verify_snapshot;
 
