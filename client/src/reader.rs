@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use sherwood_shared::file::{OpenError, SnapshotFile};
 use sherwood_shared::head::rule::HeadWord;
 use sherwood_shared::mapping::Region;
+use sherwood_shared::pause;
 use sherwood_shared::root::{Root, RootError};
 
 use crate::error::{Damage, ReadError};
@@ -154,6 +155,7 @@ struct View {
 
 impl Attached {
     fn open(path: &Path) -> Result<Self, ReadError> {
+        pause::at("reader: open");
         let file = SnapshotFile::open(path)?;
         let leases_work = file.has_writer()?;
         let beat = Beat {
@@ -225,7 +227,9 @@ impl Attached {
             if turns > TURNS_WITHOUT_YIELD {
                 std::thread::yield_now();
             }
+            pause::at("reader: load the head");
             let head = self.file.header().observe();
+            pause::at("reader: lease the root's region");
             let out_of_bounds = |what| {
                 let path = path.to_owned();
                 let at = head.end_bytes();
@@ -270,6 +274,7 @@ impl Attached {
                 Err(source) => return Err(self.damaged(end, source)),
             };
             drop(record);
+            pause::at("reader: lease the regions");
             let mut missing = false;
             for &number in &root.regions {
                 if !self.leases.contains_key(&number) && !copied.contains_key(&number) {
@@ -280,6 +285,7 @@ impl Attached {
             if missing && self.leases_work {
                 continue; // R2: every lease was taken before the head was loaded
             }
+            pause::at("reader: check the copies");
             if !copied.is_empty() {
                 // W7: taken last, after every byte was copied.
                 if !self.file.header().copied_intact(head, root.generation) {
@@ -306,6 +312,7 @@ impl Attached {
             let numbers = root.regions.clone();
             let old = self.current.as_ref().map(|(_, old)| old);
             let snapshot = Snapshot::mapped(root, end, Arc::new(regions), &self.file, old)?;
+            pause::at("reader: drop what is left over");
             self.leases
                 .retain(|number, _| numbers.binary_search(number).is_ok());
             self.current = Some((head, snapshot.clone()));

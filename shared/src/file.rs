@@ -18,6 +18,7 @@ use thiserror::Error;
 use crate::layout::{CONSTANTS_BYTES, Constants, HEADER_BYTES, HeaderError, WITNESS_AT};
 use crate::lock;
 use crate::mapping::{Header, Region};
+use crate::pause;
 
 /// Why a snapshot file cannot be read in place.
 #[derive(Debug, Error)]
@@ -203,13 +204,16 @@ impl SnapshotFile {
     pub fn lease(&self, region: u32) -> Result<Option<Arc<Region>>, OpenError> {
         let (start, len) = self.region_range(region)?;
         let anew = self.open_anew()?;
+        pause::at("reader: lock");
         match lock::try_shared(&anew, start, len as u64) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
             Err(source) => return Err(io_error("lease a region of", &self.path, source)),
         }
+        pause::at("reader: map");
         let map = Region::map(&anew, start, len)
             .map_err(|source| io_error("map a region of", &self.path, source))?;
+        pause::at("reader: close");
         drop(anew); // the mapping keeps the lock
         // ORDER lease: the lock is taken before the head is loaded again (R3). The
         // writer stores the head and then probes (W4, W6): one of us sees the other.

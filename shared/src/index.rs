@@ -8,6 +8,8 @@
 //!
 //! Not promised to other implementations: they have the footer, which says the same.
 
+use std::sync::Arc;
+
 use arrow_buffer::{Buffer, ScalarBuffer};
 use thiserror::Error;
 
@@ -27,7 +29,7 @@ pub struct ChunkEntry {
     /// Its rows, at least one.
     pub rows: u32,
     /// The key of its first row.
-    pub first_key: Box<str>,
+    pub first_key: Arc<str>,
 }
 
 /// Bytes of an index over `chunks` chunks; a multiple of 64.

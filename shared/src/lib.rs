@@ -22,6 +22,7 @@ pub mod index;
 pub mod layout;
 pub mod lock;
 pub mod mapping;
+pub mod pause;
 pub mod root;
 pub mod schema;
 pub mod shape;

@@ -72,7 +72,7 @@ pub struct PartRoot {
     /// Chunks in it.
     pub chunks: u32,
     /// Key of its first row; empty in the only part of an empty table.
-    pub first_key: Box<str>,
+    pub first_key: Arc<str>,
 }
 
 /// Why bytes are not a root record: the file is damaged.

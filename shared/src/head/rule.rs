@@ -110,6 +110,8 @@ impl HeadWord {
 ///
 /// When this returns, or is killed anywhere inside, readers see the old head or the new one. Waiters are not woken:
 /// that is the caller's, afterwards and off the publishing thread (F10).
+///
+/// Only the file's one writer calls this, and never after [`mark`]: the store would take the mark away again.
 pub fn publish(word: &AtomicU64, value: HeadWord) {
     // ORDER head: this fence and the store below it pair with the load and the fence in `observe`.
     // A reader that sees `value` sees every byte written before this line.

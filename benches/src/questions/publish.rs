@@ -1,0 +1,102 @@
+//! What a publish costs the daemon: of one changed row, and of the whole.
+//!
+//! A publish is timed from the state on the heap to the new head being stored.
+//! Finding what differs is part of it, since the publisher is handed a whole
+//! state; making that state is not.
+
+use super::{BUDGET, Published, Say, ratio, time};
+use crate::goal::{self, Line};
+use crate::keys::{Draw, grouped};
+use crate::measure::{Figure, each, timed};
+use crate::sample::Sample;
+use crate::{Failure, Setting};
+
+/// All sizes.
+pub fn ask(setting: &Setting, say: Say<'_>) -> Result<(), Failure> {
+    let sizes: &[u64] = if setting.large {
+        &[10_000, 1_000_000, 10_000_000]
+    } else {
+        &[10_000, 1_000_000]
+    };
+    let mut million: Option<Figure> = None;
+    for &rows in sizes {
+        let size = grouped(rows);
+        let mut sample = Sample::content(rows)?;
+        let megabytes = sample.bytes() as f64 / f64::from(1 << 20);
+
+        let whole = each(BUDGET, 20, || {
+            let (took, published) = timed(|| Published::new(setting, sample.state()));
+            // Unmapping and deleting the file is not part of it.
+            published.map(|_| took)
+        })?;
+        say(Line::from(
+            time("publish-all", format!("a new file, {size} rows"), whole)
+                .over("memcpy 1 MiB", megabytes)
+                .detail(format!("{megabytes:.1} MiB of columns, to fresh pages")),
+        ));
+
+        let mut published = Published::new(setting, sample.state())?;
+        let (mut draw, mut writes, mut last) = (Draw::new(rows), 0, None);
+        let figure = each(BUDGET, 5_000, || {
+            writes += 1;
+            let next = sample.change([draw.below(rows)], writes)?;
+            let (took, done) = timed(|| published.publisher.publish(next));
+            last = done?;
+            last.ok_or("the publisher saw no change")?;
+            Ok::<_, Failure>(took)
+        })?;
+        let detail = last.map_or_else(String::new, |last| {
+            format!(
+                "last publish: {} chunks written, {} shared, {} bytes",
+                last.chunks_written,
+                last.chunks_shared,
+                grouped(last.bytes_written)
+            )
+        });
+        let row = time(
+            "publish",
+            format!("one row of content, {size} rows"),
+            figure.clone(),
+        )
+        .over("memcpy 128 KiB", 1.0)
+        .detail(detail);
+        match (rows, &million) {
+            (1_000_000, _) => {
+                say(Line::at_most(row, goal::PUBLISH));
+                million = Some(figure);
+            }
+            (10_000_000, Some(million)) => {
+                say(Line::from(row));
+                let row = ratio(
+                    "publish",
+                    "10,000,000 rows over 1,000,000",
+                    &figure,
+                    million,
+                );
+                say(Line::at_most(row, goal::PUBLISH_GROWTH));
+            }
+            _ => say(Line::from(row)),
+        }
+
+        let mut writes = 0;
+        let all = each(BUDGET, 20, || {
+            writes += 1;
+            let next = sample.change(0..rows, writes)?;
+            let (took, done) = timed(|| published.publisher.publish(next));
+            done?.ok_or("the publisher saw no change")?;
+            Ok::<_, Failure>(took)
+        })?;
+        say(Line::from(
+            time(
+                "publish-all",
+                format!("every row changed, {size} rows"),
+                all,
+            )
+            .over("memcpy 1 MiB", megabytes)
+            .detail(format!(
+                "{megabytes:.1} MiB of columns, into the file there is"
+            )),
+        ));
+    }
+    Ok(())
+}

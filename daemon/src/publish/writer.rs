@@ -1,0 +1,395 @@
+//! Publishing one generation into one file: rules W2 to W7, in order.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use arrow_array::cast::AsArray;
+use arrow_array::{Array, RecordBatch};
+use arrow_schema::{ArrowError, Schema};
+use sherwood_shared::batch::{BatchEncoder, BlockAt};
+use sherwood_shared::file::FileId;
+use sherwood_shared::footer;
+use sherwood_shared::head::rule::{END_LIMIT, HeadWord};
+use sherwood_shared::index::{self, ChunkEntry, index_bytes};
+use sherwood_shared::pause;
+use sherwood_shared::root::{Root, root_batch};
+use sherwood_shared::schema::{SCHEMA_VERSION, TableId};
+
+use super::change::{Change, TableChange};
+use super::clean::{self, Cleaned};
+use super::cut::body_bytes;
+use super::error::PublishError;
+use super::space::{Space, Stream};
+use super::tables::{Part, Placed, TableMap};
+use super::{Options, Published};
+
+/// What a message needs beside its body: a bound, checked by the encoder's own sizes.
+const META_BYTES_PER_COLUMN: u64 = 96;
+const META_BYTES: u64 = 512;
+/// What a footer needs for its schema: a guess for the reservation alone.
+const SCHEMA_BYTES_PER_COLUMN: u64 = 256;
+
+/// Writes generations into one file.
+#[derive(Debug)]
+pub(super) struct Writer {
+    space: Space,
+    encoder: BatchEncoder,
+    tables: [TableMap; 3],
+    cluster: RecordBatch,
+    generation: u64,
+    chunk_bytes: usize,
+    state_dir: FileId,
+    /// Bytes that the last root took: where the next one is looked for room for.
+    root_bytes: u64,
+    /// Scratch, kept between publishes.
+    bytes: Vec<u8>,
+}
+
+impl Writer {
+    /// A writer into a file without a generation.
+    pub(super) fn new(
+        space: Space,
+        options: &Options,
+        chunk_bytes: usize,
+        change: &Change,
+    ) -> Self {
+        let schema = |id: TableId| match &change.tables[id as usize] {
+            TableChange::Replace { schema, .. } => Arc::clone(schema),
+            _ => sherwood_shared::schema::table_schema(id),
+        };
+        let (device, inode) = options.state_dir;
+        Self {
+            space,
+            encoder: BatchEncoder::default(),
+            tables: TableId::ALL.map(|id| TableMap::empty(id, schema(id), 0)),
+            cluster: change.cluster.clone().unwrap_or_else(|| {
+                RecordBatch::new_empty(sherwood_shared::schema::cluster_schema())
+            }),
+            generation: 0,
+            chunk_bytes,
+            state_dir: FileId { device, inode },
+            root_bytes: 4096,
+            bytes: Vec::new(),
+        }
+    }
+
+    pub(super) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    pub(super) fn chunk_bytes(&self) -> usize {
+        self.chunk_bytes
+    }
+
+    pub(super) fn space(&self) -> &Space {
+        &self.space
+    }
+
+    /// Off the hot path: keeps free regions ready for the next publishes (W2, F8).
+    pub(super) fn housekeep(&mut self, spare: u64) -> Result<(), PublishError> {
+        self.space.housekeep(spare)
+    }
+
+    /// Publishes `change` as `generation`. On an error nothing has changed: no region was
+    /// dropped and every move is taken back (W5).
+    pub(super) fn publish(
+        &mut self,
+        change: Change,
+        generation: u64,
+    ) -> Result<Published, PublishError> {
+        self.space.begin();
+        match self.write(change, generation) {
+            Ok((published, head, next)) => {
+                pause::at("publish: store the head");
+                self.space.header().publish(head); // W4
+                pause::at("publish: drop regions");
+                let root_region = self.space.constants().region_of(head.end_bytes() - 1);
+                self.space
+                    .committed(generation, root_region.unwrap_or(u32::MAX)); // W5
+                self.generation = generation;
+                (self.tables, self.cluster) = next;
+                Ok(published)
+            }
+            Err(error) => {
+                self.space.undo();
+                Err(error)
+            }
+        }
+    }
+
+    /// Everything before the store of the head.
+    #[expect(clippy::type_complexity, reason = "taken apart at the one call")]
+    fn write(
+        &mut self,
+        change: Change,
+        generation: u64,
+    ) -> Result<(Published, HeadWord, ([TableMap; 3], RecordBatch)), PublishError> {
+        let mut tables = self.tables.clone();
+        let cluster = change.cluster.unwrap_or_else(|| self.cluster.clone());
+        let fresh = self.reserve(&change.tables)?;
+        let mut written = 0;
+        let mut bytes_written = 0;
+        for (table, change) in tables.iter_mut().zip(change.tables) {
+            for (old, new) in splices(table, change, generation) {
+                let mut entries = Vec::with_capacity(new.len());
+                for rows in &new {
+                    let entry = self.write_chunk(table.id, rows)?;
+                    bytes_written += entry.block.bytes();
+                    entries.push(entry);
+                }
+                written += entries.len();
+                let parts: Vec<_> = table.parts.iter().filter_map(|part| part.placed).collect();
+                for taken in table.splice(old, entries) {
+                    self.space.dead(taken.block.offset, taken.block.bytes());
+                }
+                self.forget(&parts, table);
+            }
+        }
+        let cleaned = if fresh == 0 && written == 0 {
+            Cleaned::default()
+        } else {
+            let budget = clean::budget(fresh, self.chunk_bytes as u64);
+            clean::clean(&mut self.space, &mut tables, budget)?
+        };
+        for table in &mut tables {
+            let schema = Arc::clone(&table.schema);
+            for part in table.parts.iter_mut().filter(|part| part.placed.is_none()) {
+                bytes_written += self.write_part(Arc::make_mut(part), &schema)?;
+            }
+        }
+        let (head, root_bytes) = self.write_root(&tables, &cluster, generation)?;
+        let chunks: usize = tables.iter().map(TableMap::chunk_count).sum();
+        let published = Published {
+            generation,
+            chunks_written: written,
+            chunks_moved: cleaned.chunks,
+            chunks_shared: chunks - written,
+            bytes_written: bytes_written + cleaned.bytes + root_bytes,
+        };
+        Ok((published, head, (tables, cluster)))
+    }
+
+    /// The parts that a splice took apart: their indexes and footers are dead.
+    fn forget(&mut self, before: &[Placed], table: &TableMap) {
+        for placed in before {
+            let still = table.parts.iter().filter_map(|part| part.placed);
+            if !still
+                .into_iter()
+                .any(|still| still.index_at == placed.index_at)
+            {
+                self.space.dead(placed.index_at, placed.bytes());
+            }
+        }
+    }
+
+    /// W2, before a byte is written. Returns the bytes of fresh chunks foreseen.
+    fn reserve(&mut self, changes: &[TableChange; 3]) -> Result<u64, PublishError> {
+        let (mut fresh, mut largest, mut meta) = (0, 0, self.root_bytes + 1024);
+        for (table, change) in self.tables.iter().zip(changes) {
+            let (chunks, splices) = match change {
+                TableChange::Keep => continue,
+                TableChange::Splices(all) => (
+                    all.iter()
+                        .flat_map(|splice| &splice.new)
+                        .collect::<Vec<_>>(),
+                    all.len(),
+                ),
+                TableChange::Replace { chunks, .. } => (chunks.iter().collect(), 1),
+            };
+            let columns = table.schema.flattened_fields().len() as u64;
+            for rows in &chunks {
+                let body = body_bytes(rows, 0, rows.num_rows()) as u64;
+                let bytes = body + columns * META_BYTES_PER_COLUMN + META_BYTES;
+                largest = largest.max(bytes);
+                fresh += bytes;
+            }
+            let most = super::tables::MOST_CHUNKS;
+            let per_part = index_bytes(most) + most as u64 * 24 + columns * SCHEMA_BYTES_PER_COLUMN;
+            let parts = splices.min(table.parts.len()) + chunks.len() / (most / 2) + 1;
+            meta += per_part * parts as u64;
+        }
+        let meta = meta.min(fresh * 2 + (1 << 20));
+        self.space.reserve([fresh, 0, meta], largest)?;
+        Ok(fresh)
+    }
+
+    fn write_chunk(
+        &mut self,
+        table: TableId,
+        rows: &RecordBatch,
+    ) -> Result<ChunkEntry, PublishError> {
+        let encoded = self
+            .encoder
+            .encode(rows)
+            .map_err(|source| self.encode_error(source))?;
+        let limit = self.space.constants().region_bytes;
+        let first_key = first_key(rows, table);
+        if encoded.bytes() > limit {
+            let (key, bytes) = (first_key.to_string(), encoded.bytes());
+            return Err(PublishError::Row {
+                table: table.name(),
+                key,
+                bytes,
+                limit,
+            });
+        }
+        let offset = self.space.place(Stream::Fresh, encoded.bytes())?;
+        for (at, piece) in encoded.pieces() {
+            self.space.write(offset + at as u64, piece)?;
+        }
+        self.space.live(offset, encoded.bytes());
+        let rows = u32::try_from(rows.num_rows()).unwrap_or(u32::MAX);
+        Ok(ChunkEntry {
+            block: encoded.at(offset),
+            rows,
+            first_key,
+        })
+    }
+
+    /// A part's index and footer, side by side in one region.
+    fn write_part(&mut self, part: &mut Part, schema: &Schema) -> Result<u64, PublishError> {
+        let mut bytes = std::mem::take(&mut self.bytes);
+        bytes.clear();
+        index::append(&mut bytes, &part.chunks);
+        let blocks: Vec<BlockAt> = part.chunks.iter().map(|chunk| chunk.block).collect();
+        footer::append(&mut bytes, schema, &blocks).map_err(|source| self.encode_error(source))?;
+        let len = bytes.len() as u64;
+        let index_at = self.space.place(Stream::Meta, len)?;
+        self.space.write(index_at, &bytes)?;
+        self.space.live(index_at, len);
+        part.placed = Some(Placed {
+            index_at,
+            footer_end: index_at + len,
+        });
+        self.bytes = bytes;
+        Ok(len)
+    }
+
+    /// The Arrow root, its footer, and behind its end the root record: in one region (W3).
+    ///
+    /// What it says depends on where it stands (the regions it names include its own),
+    /// so room is taken first, by the last root's size, and again if that was short.
+    fn write_root(
+        &mut self,
+        tables: &[TableMap; 3],
+        cluster: &RecordBatch,
+        generation: u64,
+    ) -> Result<(HeadWord, u64), PublishError> {
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        let mut room = self.root_bytes;
+        loop {
+            let limit = self.space.constants().region_bytes;
+            if room > limit {
+                let key = "(the root)".to_owned();
+                return Err(PublishError::Row {
+                    table: "cluster",
+                    key,
+                    bytes: room,
+                    limit,
+                });
+            }
+            let arrow_at = self.space.place(Stream::Meta, room)?;
+            let region = self
+                .space
+                .constants()
+                .region_of(arrow_at)
+                .unwrap_or(u32::MAX);
+            let root = Root {
+                generation,
+                published_at_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
+                state_dir: self.state_dir,
+                schema_version: SCHEMA_VERSION,
+                arrow_at,
+                live_bytes: self.space.live_bytes(),
+                regions: self.space.in_use(region),
+                tables: [tables[0].root(), tables[1].root(), tables[2].root()],
+            };
+            let mut bytes = std::mem::take(&mut self.bytes);
+            bytes.clear();
+            let end = self.encode_root(&root, cluster, &mut bytes)?;
+            let len = bytes.len() as u64;
+            if len > room {
+                self.space.trim(arrow_at);
+                self.bytes = bytes;
+                room = len + 256;
+                continue;
+            }
+            self.space.write(arrow_at, &bytes)?;
+            self.space.trim(arrow_at + len);
+            self.bytes = bytes;
+            self.root_bytes = len + 256;
+            let path = self.space.path().to_owned();
+            let head = HeadWord::new(arrow_at + end, generation).ok_or(PublishError::Limit {
+                path,
+                limit: END_LIMIT,
+            })?;
+            return Ok((head, len));
+        }
+    }
+
+    /// Appends all of it to `out`; the root's end, from the start of `out`.
+    fn encode_root(
+        &mut self,
+        root: &Root,
+        cluster: &RecordBatch,
+        out: &mut Vec<u8>,
+    ) -> Result<u64, PublishError> {
+        let history = self.space.constants().history;
+        let mut encode = || -> Result<u64, ArrowError> {
+            let batch = root_batch(root, history, cluster)?;
+            let encoded = self.encoder.encode(&batch)?;
+            encoded
+                .pieces()
+                .for_each(|(_, piece)| out.extend_from_slice(piece));
+            footer::append(out, &batch.schema(), &[encoded.at(root.arrow_at)])?;
+            Ok(out.len() as u64)
+        };
+        let end = encode().map_err(|source| self.encode_error(source))?;
+        root.append(out);
+        Ok(end)
+    }
+
+    fn encode_error(&self, source: ArrowError) -> PublishError {
+        PublishError::Encode {
+            path: self.space.path().to_owned(),
+            source,
+        }
+    }
+}
+
+/// A change as splices, last first, so that the numbers of those to come stay right.
+fn splices(
+    table: &mut TableMap,
+    change: TableChange,
+    generation: u64,
+) -> Vec<(std::ops::Range<usize>, Vec<RecordBatch>)> {
+    match change {
+        TableChange::Keep => Vec::new(),
+        TableChange::Splices(splices) => splices
+            .into_iter()
+            .rev()
+            .map(|splice| (splice.old, splice.new))
+            .collect(),
+        TableChange::Replace { schema, chunks } => {
+            if table.schema != schema || table.schema_since == 0 {
+                table.schema = schema;
+                table.schema_since = generation;
+            }
+            // Also without a row: the footer says the new schema.
+            for part in &mut table.parts {
+                Arc::make_mut(part);
+            }
+            vec![(0..table.chunk_count(), chunks)]
+        }
+    }
+}
+
+fn first_key(rows: &RecordBatch, table: TableId) -> Arc<str> {
+    let keys = rows
+        .column_by_name(table.key())
+        .and_then(|keys| keys.as_string_opt::<i32>());
+    keys.filter(|keys| !keys.is_empty())
+        .map_or_else(Arc::default, |keys| keys.value(0).into())
+}
