@@ -93,6 +93,8 @@ pub enum Command {
     Verify(VerifyArgs),
     /// Write each table as a plain Arrow IPC file, for tools that open files by path
     Snapshot(SnapshotArgs),
+    /// Make up a plausible state of any size and write it as a state directory
+    Sample(SampleArgs),
 }
 
 /// How old a state may be.
@@ -104,7 +106,7 @@ pub struct AgeArgs {
     /// dead daemon's snapshot is as old as its last publish, a Parquet file read without a
     /// daemon as old as its last modification. A daemon that does not show a sign of life
     /// within three seconds counts as dead.
-    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = seconds)]
     pub max_age: Option<Duration>,
 }
 
@@ -215,7 +217,7 @@ pub struct WatchArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub count: Option<u64>,
     /// Stop after so long
-    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = seconds)]
     pub timeout: Option<Duration>,
 }
 
@@ -256,6 +258,32 @@ Example:
 pub struct SnapshotArgs {
     /// Directory for the four files; made if need be
     pub out_dir: PathBuf,
+}
+
+#[derive(Debug, Group)]
+#[command(after_long_help = "\
+The same options give the same state, byte for byte. A state of the same name is replaced.
+
+Example:
+  sherwood sample --nodes 20 --tasks 1000 --content 500 --out /tmp/demo
+  sherwoodd --state-dir /tmp/demo --run-dir /dev/shm/demo &
+  sherwood --state-dir /tmp/demo get nodes")]
+pub struct SampleArgs {
+    /// Number of nodes
+    #[arg(long, value_name = "N")]
+    pub nodes: usize,
+    /// Number of tasks
+    #[arg(long, value_name = "N")]
+    pub tasks: usize,
+    /// Number of content items
+    #[arg(long, value_name = "N")]
+    pub content: usize,
+    /// State directory to write, made if need be
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Another seed, another state
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
 }
 
 /// A number of seconds, fractions allowed.

@@ -1,6 +1,7 @@
 //! The commands, one module each.
 
 pub mod get;
+pub mod sample;
 pub mod snapshot;
 pub mod status;
 pub mod verify;

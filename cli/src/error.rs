@@ -10,6 +10,8 @@ use sherwood_client::verify::VerifyError;
 use sherwood_client::{OpenError, ReadError, TableId};
 use thiserror::Error;
 
+use crate::sample::SampleError;
+
 /// Why a command failed.
 #[derive(Debug, Error)]
 pub enum CliError {
@@ -22,6 +24,9 @@ pub enum CliError {
     /// A snapshot that cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// `sample`.
+    #[error(transparent)]
+    Sample(#[from] SampleError),
     /// A file that could not even be looked at.
     #[error(transparent)]
     Verify(#[from] VerifyError),

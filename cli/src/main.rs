@@ -13,6 +13,7 @@ mod find;
 mod freshness;
 mod json;
 mod output;
+mod sample;
 mod table;
 mod text;
 
@@ -45,5 +46,6 @@ fn run(args: &Args) -> Result<(), CliError> {
         Command::Watch(options) => commands::watch::run(&places()?, options),
         Command::Verify(options) => commands::verify::run(&options.file),
         Command::Snapshot(options) => commands::snapshot::run(&places()?, &options.out_dir),
+        Command::Sample(options) => commands::sample::run(options, &args.places),
     }
 }

@@ -1,6 +1,7 @@
 //! `sherwood verify`: what is wrong with a file, all of it.
 
 use std::io::Write;
+use std::panic;
 use std::path::Path;
 
 use sherwood_client::verify::{self, Kind};
@@ -11,7 +12,12 @@ use crate::text;
 
 /// Runs it. Findings are the result, so they go to stdout.
 pub fn run(file: &Path) -> Result<(), CliError> {
-    let report = verify::verify(file)?;
+    // Panics of the decoders are findings, and are reported as such.
+    let usual = panic::take_hook();
+    panic::set_hook(Box::new(|_| {}));
+    let report = verify::verify(file);
+    panic::set_hook(usual);
+    let report = report?;
     let mut out = output::stdout();
     let file = file.display();
     if !report.is_good() {

@@ -17,6 +17,7 @@ use sherwood_shared::root::{ROOT_COLUMN, Root, root_batch};
 use sherwood_shared::schema::{TableId, check_version, cluster_schema};
 
 use super::copy::{Copy, word};
+use super::table::same_fields;
 use super::{Kind, Report, VerifyError, chain};
 
 /// Checks that may be overtaken by a daemon before we give up.
@@ -135,7 +136,7 @@ impl Check {
         self.root(&root, end, &constants);
         self.arrow_root(&root, end, record_bytes, &constants)?;
         for id in TableId::ALL {
-            self.table(id, &root.tables[id as usize])?;
+            self.table(id, &root.tables[id as usize], root.schema_version)?;
         }
         self.no_overlap();
         Ok(())
@@ -349,18 +350,8 @@ fn same_root(batch: &RecordBatch, root: &Root, constants: &Constants) -> Result<
         .map_err(|_| format!("the Arrow root has no column {ROOT_COLUMN}"))?;
     let columns: Vec<usize> = (0..batch.num_columns()).filter(|&at| at != own).collect();
     let cluster = batch.project(&columns).map_err(|_| differ())?;
-    for field in cluster_schema().fields() {
-        let name = field.name();
-        let column = cluster
-            .column_by_name(name)
-            .ok_or_else(|| format!("the Arrow root has no column {name}"))?;
-        if !column.data_type().equals_datatype(field.data_type()) {
-            let found = column.data_type();
-            return Err(format!(
-                "column {name} of the Arrow root is of type {found}"
-            ));
-        }
-    }
+    same_fields(&cluster_schema(), cluster.schema_ref(), root.schema_version)
+        .map_err(|trouble| format!("the Arrow root {trouble}"))?;
     let id = cluster
         .column_by_name("cluster_id")
         .and_then(|column| column.as_string_opt::<i32>());
@@ -383,7 +374,7 @@ fn same_root(batch: &RecordBatch, root: &Root, constants: &Constants) -> Result<
 ///
 /// The Arrow crate panics on some damaged schemas and messages. All that it touches is owned
 /// by the call, so nothing is left half-changed.
-pub(super) fn guarded<T>(decode: impl FnOnce() -> T) -> Result<T, String> {
+fn guarded<T>(decode: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(decode)).map_err(|payload| message(payload.as_ref()))
 }
 

@@ -88,7 +88,7 @@ fn node(row: &NodeRef<'_>, active: &HashMap<&str, u64>) -> [String; 11] {
     let of = resources.as_ref();
     let gpus = of.and_then(|of| of.gpu_count()).map(|count| {
         let unusable = count > 0 && of.and_then(|of| of.gpu_available()) == Some(false);
-        format!("{count}{}", if unusable { " (unavailable)" } else { "" })
+        format!("{}{count}", if unusable { "0 of " } else { "" })
     });
     [
         text::printable(row.id()),
