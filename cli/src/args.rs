@@ -54,9 +54,9 @@ pub struct PlaceArgs {
     /// Directory that holds state_metadata.json and state_<cluster>.parquet
     ///
     /// A running daemon's snapshot is read if it stands for exactly this directory (not for
-    /// one that this is a copy of), else the Parquet file. Default: $SHERWOOD_STATE_DIR, then
-    /// the first of ~/.ipfs/cluster_state, ~/.ipfs_cluster_state, /var/lib/ipfs/cluster_state
-    /// and /var/lib/sherwood that holds a state.
+    /// one that this is a copy of), else the Parquet file. Default: $SHERWOOD_STATE_DIR; where
+    /// that is not set, the first of ~/.ipfs/cluster_state, ~/.ipfs_cluster_state,
+    /// /var/lib/ipfs/cluster_state and /var/lib/sherwood that holds a state.
     #[arg(long, value_name = "DIR", global = true)]
     pub state_dir: Option<PathBuf>,
 
@@ -262,7 +262,8 @@ pub struct SnapshotArgs {
 
 #[derive(Debug, Group)]
 #[command(after_long_help = "\
-The same options give the same state, byte for byte. A state of the same name is replaced.
+The cluster is called \"sample\", or what --cluster-id says. The same options give the same state, byte
+for byte. A state of the same name in that directory is replaced.
 
 Example:
   sherwood sample --nodes 20 --tasks 1000 --content 500 --out /tmp/demo

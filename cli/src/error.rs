@@ -17,16 +17,16 @@ use crate::sample::SampleError;
 pub enum CliError {
     /// A state directory that does not lead to a state.
     #[error(transparent)]
-    Locate(#[from] LocateError),
+    Locate(Box<LocateError>),
     /// A Parquet state that cannot be read.
     #[error(transparent)]
-    Import(#[from] ImportError),
+    Import(Box<ImportError>),
     /// A snapshot that cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
     /// `sample`.
     #[error(transparent)]
-    Sample(#[from] SampleError),
+    Sample(Box<SampleError>),
     /// A file that could not even be looked at.
     #[error(transparent)]
     Verify(#[from] VerifyError),
@@ -172,24 +172,33 @@ impl CliError {
         match self {
             // Who reads us has read enough.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
+            Self::ClusterId { .. } => 2,
             Self::NotFound { .. } => 3,
+            _ if self.is_unavailable() => 4,
+            _ => 1,
+        }
+    }
+
+    /// Is there no state to read, or none that is fresh enough? Waiting may help.
+    fn is_unavailable(&self) -> bool {
+        match self {
             Self::NoState { .. }
             | Self::NoSnapshot { .. }
             | Self::Stale { .. }
             | Self::NothingToWatch { .. }
-            | Self::TimeOver { .. }
-            | Self::Import(ImportError::Missing { .. })
-            | Self::Locate(LocateError::Nothing { .. } | LocateError::Missing { .. })
-            | Self::Read(ReadError::Open(
-                OpenError::Missing { .. } | OpenError::Unpublished { .. },
-            )) => 4,
-            Self::Locate(LocateError::Directory { source, .. }) | Self::RunDir { source, .. }
-                if source.kind() == io::ErrorKind::NotFound =>
-            {
-                4
-            }
-            Self::ClusterId { .. } => 2,
-            _ => 1,
+            | Self::TimeOver { .. } => true,
+            Self::Import(error) => matches!(**error, ImportError::Missing { .. }),
+            Self::Locate(error) => match &**error {
+                LocateError::Nothing { .. } | LocateError::Missing { .. } => true,
+                LocateError::Directory { source, .. } => source.kind() == io::ErrorKind::NotFound,
+                _ => false,
+            },
+            Self::RunDir { source, .. } => source.kind() == io::ErrorKind::NotFound,
+            Self::Read(ReadError::Open(error)) => matches!(
+                error,
+                OpenError::Missing { .. } | OpenError::Unpublished { .. }
+            ),
+            _ => false,
         }
     }
 
@@ -200,6 +209,24 @@ impl CliError {
             Self::Damaged => true,
             _ => false,
         }
+    }
+}
+
+impl From<LocateError> for CliError {
+    fn from(error: LocateError) -> Self {
+        Self::Locate(Box::new(error))
+    }
+}
+
+impl From<ImportError> for CliError {
+    fn from(error: ImportError) -> Self {
+        Self::Import(Box::new(error))
+    }
+}
+
+impl From<SampleError> for CliError {
+    fn from(error: SampleError) -> Self {
+        Self::Sample(Box::new(error))
     }
 }
 

@@ -1,7 +1,8 @@
 //! From options and environment to the state that is read.
 //!
 //! What the command line names wins over what the environment names: with `--run-dir` alone,
-//! `$SHERWOOD_STATE_DIR` is not looked at. Within a state directory the rules are those of
+//! `$SHERWOOD_STATE_DIR` is not looked at. A run directory that only the environment names and
+//! that has no snapshot does not keep us from the usual places: its daemon may be gone. Within a state directory the rules are those of
 //! [`sherwood_client::locate`]; on top of them:
 //!
 //! - a live daemon's snapshot that stands for the directory is read;
@@ -32,6 +33,8 @@ pub struct Places {
     parquet: Option<PathBuf>,
     state_dir: Option<PathBuf>,
     run_dir: Option<PathBuf>,
+    /// By the command line, and not only by the environment.
+    insists_on_run_dir: bool,
     around: Surroundings,
     usual_run_dirs: Vec<PathBuf>,
 }
@@ -101,6 +104,7 @@ impl Places {
             parquet: args.parquet.clone(),
             state_dir: state_dir.map(|dir| around.expand(&dir)),
             run_dir: run_dir.map(|dir| around.expand(&dir)),
+            insists_on_run_dir: args.run_dir.is_some(),
             around,
             usual_run_dirs,
         })
@@ -119,9 +123,14 @@ impl Places {
             return self.in_state_dir(&StateDir::open(dir)?);
         }
         if let Some(dir) = &self.run_dir {
-            return self
-                .in_run_dirs(std::slice::from_ref(dir))?
-                .ok_or_else(|| CliError::NoSnapshot { dir: dir.clone() });
+            let dirs = std::slice::from_ref(dir);
+            match self.in_run_dirs(dirs, self.insists_on_run_dir)? {
+                Some(found) => return Ok(found),
+                None if self.insists_on_run_dir => {
+                    return Err(CliError::NoSnapshot { dir: dir.clone() });
+                }
+                None => {}
+            }
         }
         self.in_usual_places()
     }
@@ -144,7 +153,7 @@ impl Places {
                 return self.in_state_dir(&dir);
             }
         }
-        if let Some(found) = self.in_run_dirs(&self.usual_run_dirs)? {
+        if let Some(found) = self.in_run_dirs(&self.usual_run_dirs, false)? {
             return Ok(found);
         }
         looked.extend_from_slice(&self.usual_run_dirs);
@@ -155,10 +164,10 @@ impl Places {
     }
 
     /// The only snapshot in these run directories, or this cluster's. `None`: there is none.
-    fn in_run_dirs(&self, dirs: &[PathBuf]) -> Result<Option<Found>, CliError> {
+    fn in_run_dirs(&self, dirs: &[PathBuf], must_exist: bool) -> Result<Option<Found>, CliError> {
         let mut candidates = Vec::new();
         for dir in dirs {
-            candidates.extend(self.snapshots_in(dir, dirs.len() == 1)?);
+            candidates.extend(self.snapshots_in(dir, must_exist)?);
         }
         match candidates.as_slice() {
             [] => Ok(None),

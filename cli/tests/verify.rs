@@ -2,11 +2,13 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::panic::Location;
 use std::path::{Path, PathBuf};
 use std::sync::Once;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::{Host, publisher, state_in, with_tasks};
 use sherwood_client::import::read_parquet;
@@ -175,7 +177,7 @@ fn a_flip_of_structure_is_found_or_changes_nothing_that_is_read() {
     let (path, state) = dead_snapshot(&host);
     let live = live(&fs::read(&path).expect("read"));
     let (mut found, mut harmless) = (0, 0);
-    flips(&path, &live.structure, 7, |_, what| {
+    flips(&path, &live.structure, 11, |_, what| {
         if !checked(&path, what).is_good() {
             found += 1;
             return;
@@ -202,7 +204,7 @@ fn a_flip_in_a_batch_is_found_or_leaves_a_valid_state() {
         .map(|&(start, _, end)| (start, end))
         .collect();
     let mut found = 0;
-    flips(&path, &ranges, 23, |_, what| {
+    flips(&path, &ranges, 41, |_, what| {
         if !checked(&path, what).is_good() {
             found += 1;
             return;
@@ -267,7 +269,7 @@ fn a_parquet_file_flipped_or_cut_anywhere_is_found_or_reads_the_same() {
     let bytes = fs::read(&path).expect("read");
     let len = bytes.len() as u64;
     let state = state_in(&host.path("state"));
-    flips(&path, &[(0, len)], 5, |_, what| {
+    flips(&path, &[(0, len)], 17, |_, what| {
         // Whoever breaks the name of the seal leaves a file without one.
         if checked(&path, what).is_good() {
             assert_eq!(
@@ -291,11 +293,11 @@ fn a_file_that_a_daemon_publishes_into_is_good_each_time() {
     let state = state_in(&state_dir);
     let mut daemon = publisher(&state_dir, &host.run_dir("run"), &state, Some(65536));
     let path = daemon.path().to_owned();
-    let stop = std::sync::atomic::AtomicBool::new(false);
+    let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let mut tasks = 0;
-            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+            while !stop.load(Ordering::Relaxed) {
                 tasks = (tasks + 37) % 400;
                 daemon
                     .publish(&with_tasks(&state, tasks))
@@ -303,21 +305,23 @@ fn a_file_that_a_daemon_publishes_into_is_good_each_time() {
                 daemon.housekeep().expect("keeps house");
             }
         });
-        let mut generations = std::collections::BTreeSet::new();
-        for round in 0..60 {
+        // Also when a check fails, or the other thread would never end.
+        let _stop = Stop(&stop);
+        let mut generations = BTreeSet::new();
+        while generations.len() < 40 {
             let report = checked(&path, "live");
+            assert_eq!(report.findings, [], "generation {:?}", report.generation);
             generations.extend(report.generation);
-            if !report.is_good() {
-                stop.store(true, std::sync::atomic::Ordering::Relaxed);
-            }
-            assert_eq!(report.findings, [], "round {round}");
         }
-        stop.store(true, std::sync::atomic::Ordering::Relaxed);
-        assert!(
-            generations.len() > 10,
-            "hardly anything was published: {generations:?}"
-        );
     });
+}
+
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 #[test]
@@ -367,5 +371,146 @@ fn every_bit_of_the_constants_counts() {
         fs::write(&path, &bytes).expect("written");
         assert!(!checked(&path, "flipped").is_good(), "bit {bit}");
         bytes[bit / 8] ^= 1 << (bit % 8);
+    }
+}
+
+/// A wrong fact in the newest root, and what is to be said of it.
+type Lie = (&'static str, fn(&mut Root), &'static str);
+
+/// Each under a good checksum, so that only the check of that fact can find it.
+#[test]
+fn a_root_that_lies_about_one_thing_is_found_out() {
+    const LIES: &[Lie] = &[
+        (
+            "generation",
+            |root| root.generation += 1,
+            "the head is of a generation that ends in 5",
+        ),
+        (
+            "generation, high half",
+            |root| root.generation += 1 << 32,
+            "does not say what the root",
+        ),
+        (
+            "published_at_ms",
+            |root| root.published_at_ms += 1,
+            "does not say what the root",
+        ),
+        (
+            "state_dir",
+            |root| root.state_dir.inode += 1,
+            "does not say what the root",
+        ),
+        (
+            "schema_version",
+            |root| root.schema_version = 99,
+            "schema version 99",
+        ),
+        ("arrow_at", |root| root.arrow_at -= 64, "batch at byte"),
+        (
+            "arrow_at, askew",
+            |root| root.arrow_at += 1,
+            "multiple of 64",
+        ),
+        (
+            "regions, order",
+            |root| root.regions.reverse(),
+            "do not ascend",
+        ),
+        (
+            "regions, one twice",
+            |root| root.regions[1] = root.regions[0],
+            "does not name",
+        ),
+        (
+            "regions, outside",
+            |root| *root.regions.last_mut().expect("one") = 9999,
+            "region 9999",
+        ),
+        ("live_bytes", |root| root.live_bytes += 64, "live bytes"),
+        (
+            "rows of a table",
+            |root| root.tables[1].rows += 1,
+            "and the table 41",
+        ),
+        (
+            "rows of a part",
+            |root| root.tables[1].parts[0].rows += 1,
+            "and the root says 41",
+        ),
+        (
+            "chunks",
+            |root| root.tables[1].parts[0].chunks -= 1,
+            "the footer of part 0 of tasks names",
+        ),
+        (
+            "first_key",
+            |root| root.tables[1].parts[0].first_key = "task-000000000~".into(),
+            "and the root says",
+        ),
+        (
+            "footer_end",
+            |root| root.tables[1].parts[0].footer_end -= 64,
+            "no footer of part 0 of tasks",
+        ),
+        (
+            "index_at",
+            |root| root.tables[1].parts[0].index_at += 64,
+            "chunk index of part 0 of tasks",
+        ),
+        (
+            "index_at, behind",
+            |root| root.tables[1].parts[0].index_at += 1 << 40,
+            "ends before it begins",
+        ),
+        (
+            "the same part twice",
+            |root| root.tables[0].parts = root.tables[1].parts.clone(),
+            "overlap",
+        ),
+    ];
+    let host = Host::new();
+    let (path, _) = dead_snapshot(&host);
+    let good = fs::read(&path).expect("read");
+    let head: [u8; 8] = good[HEAD_AT..HEAD_AT + 8].try_into().expect("eight bytes");
+    let end = HeadWord::from_raw(u64::from_le_bytes(head)).end_bytes();
+    let end = usize::try_from(end).expect("small");
+    for (what, lie, said) in LIES {
+        let mut root = Root::parse(&good[end..]).expect("a root");
+        lie(&mut root);
+        let mut record = Vec::new();
+        root.append(&mut record);
+        let mut bytes = good.clone();
+        bytes[end..end + record.len()].copy_from_slice(&record);
+        fs::write(&path, &bytes).expect("written");
+        let findings = checked(&path, what).findings;
+        let found = findings.iter().any(|finding| finding.what.contains(said));
+        assert!(found, "{what}: {findings:?}");
+    }
+}
+
+/// A daemon that publishes rows in the wrong order writes a file whose every part is whole.
+#[test]
+fn keys_out_of_order_are_found_within_chunks_and_between_them() {
+    let host = Host::new();
+    let state_dir = host.sample("state");
+    let good = state_in(&state_dir);
+    for order in [vec![0, 2, 1, 3], vec![0, 1, 1, 2]] {
+        for chunk_bytes in [None, Some(32768)] {
+            let mut state = good.clone();
+            let rows: Vec<_> = order
+                .iter()
+                .map(|&row| state.tables[2].slice(row, 1))
+                .collect();
+            let schema = state.tables[2].schema();
+            state.tables[2] = arrow_select::concat::concat_batches(&schema, &rows).expect("fits");
+            let daemon = publisher(&state_dir, &host.run_dir("run"), &state, chunk_bytes);
+            let findings = checked(daemon.path(), "out of order").findings;
+            let said = ["comes after", "repeats the cid"];
+            let found = findings
+                .iter()
+                .any(|finding| said.iter().any(|s| finding.what.contains(s)));
+            assert!(found, "{order:?} {chunk_bytes:?}: {findings:?}");
+        }
     }
 }

@@ -91,6 +91,22 @@ fn a_run_directory_alone_is_enough_and_several_snapshots_are_listed() {
 }
 
 #[test]
+fn a_run_directory_that_only_the_environment_names_may_have_lost_its_snapshot() {
+    let host = Host::new();
+    host.sample("home/.ipfs/cluster_state");
+    host.run_dir("run");
+    for run_dir in ["run", "nowhere"] {
+        let command = |args: &[&str]| host.command(args).env("SHERWOOD_RUN_DIR", run_dir).output();
+        let status: Ran = command(&["status", "-o", "json"]).expect("runs").into();
+        assert_eq!(status.ended(0).json()["tasks"], 40, "{run_dir}");
+        let insisting: Ran = command(&["--run-dir", run_dir, "status"])
+            .expect("runs")
+            .into();
+        insisting.ended(4);
+    }
+}
+
+#[test]
 fn a_live_snapshot_is_read_in_place_of_the_parquet_file() {
     let host = Host::new();
     let state_dir = host.sample("state");

@@ -19,7 +19,10 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Runs it.
 pub fn run(places: &Places, args: &WatchArgs) -> Result<(), CliError> {
-    let deadline = args.timeout.map(|timeout| Instant::now() + timeout);
+    // A time beyond the clock's end never comes.
+    let deadline = args
+        .timeout
+        .and_then(|timeout| Instant::now().checked_add(timeout));
     let found = places.find()?;
     let reader = match &found.origin {
         Origin::Shared { reader } => reader.clone(),

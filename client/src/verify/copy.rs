@@ -78,11 +78,7 @@ impl Copy {
 
     /// The root record that begins at `end`, and its bytes; `None`: outside its region or
     /// the file.
-    pub(super) fn record(
-        &self,
-        end: u64,
-        region_end: u64,
-    ) -> Result<Option<(Result<Root, RootError>, u64)>, VerifyError> {
+    pub(super) fn record(&self, end: u64, region_end: u64) -> Result<Option<Record>, VerifyError> {
         let limit = region_end.min(self.len);
         let Some(start) = self.read(end, end.saturating_add(8))? else {
             return Ok(None);
@@ -170,6 +166,9 @@ impl Copy {
     }
 }
 
+/// A root record, or why it is none, and how many bytes it says it has.
+type Record = (Result<Root, RootError>, u64);
+/// The head, and leases on every region that it leads to.
 type Leased = (HeadWord, BTreeMap<u32, Arc<Region>>);
 
 /// A little-endian word of the header's page.

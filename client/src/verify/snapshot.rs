@@ -138,6 +138,7 @@ impl Check {
         for id in TableId::ALL {
             self.table(id, &root.tables[id as usize], root.schema_version)?;
         }
+        self.live_bytes(&root, end);
         self.no_overlap();
         Ok(())
     }
@@ -314,6 +315,23 @@ impl Check {
             what: what.to_owned(),
         });
         true
+    }
+
+    /// The root counts the bytes of all parts and chunks, its own not among them.
+    fn live_bytes(&mut self, root: &Root, end: u64) {
+        let others = self
+            .extents
+            .iter()
+            .filter(|extent| extent.start != root.arrow_at);
+        let bytes: u64 = others.map(|extent| extent.end - extent.start).sum();
+        // What was damaged was reported, and is missing here.
+        if bytes != root.live_bytes && self.report.is_good() {
+            let what = format!(
+                "the root says {} live bytes, and there are {bytes}",
+                root.live_bytes
+            );
+            self.report.find(end, what);
+        }
     }
 
     fn no_overlap(&mut self) {
