@@ -1,7 +1,9 @@
 //! What the whole-process tests share: states made of rows that carry their own checksum,
-//! and rows as JSON for tests in other languages.
+//! rows as JSON for tests in other languages, and processes that publish and read states
+//! under duress.
 
 #![forbid(unsafe_code)]
 
 pub mod json;
 pub mod rows;
+pub mod torture;
