@@ -5,11 +5,13 @@ use std::path::Path;
 
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
+use sherwood_client::locate::{ClusterId, MAX_CLUSTER_ID_BYTES};
 use sherwood_daemon::publish::{Options, Publisher};
 use sherwood_shared::footer;
 use sherwood_shared::head::rule::HeadWord;
-use sherwood_shared::layout::HEAD_AT;
+use sherwood_shared::layout::{Constants, HEAD_AT};
 use sherwood_shared::root::Root;
+use sherwood_shared::state::State;
 use sherwood_tests::rows::{Model, state};
 
 const REGION: u64 = 32 << 10;
@@ -88,4 +90,21 @@ fn every_footer_stands_above_the_chunks_it_lists_however_often_regions_were_reus
         usage.file_bytes < 2 * most_used,
         "at most {most_used} bytes were in use: {usage:?}"
     );
+}
+
+/// A cut id would name another cluster, and one cut inside a character no cluster at all.
+#[test]
+fn the_longest_cluster_id_there_may_be_stands_whole_in_the_header() {
+    let most = MAX_CLUSTER_ID_BYTES / "ü".len();
+    let id = ClusterId::new(&"ü".repeat(most)).expect("a cluster id");
+    let run_dir = tempfile::tempdir().expect("a directory");
+    let options = Options {
+        cluster_id: id.to_string(),
+        ..options(run_dir.path())
+    };
+    let publisher = Publisher::start(options, &State::empty(id.as_str()), 1).expect("starts");
+    let file = fs::read(publisher.path()).expect("reads");
+    let constants = file.first_chunk().expect("a header");
+    let constants = Constants::from_bytes(constants).expect("the constants");
+    assert_eq!(constants.cluster_id, id.as_str());
 }
