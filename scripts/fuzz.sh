@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# make fuzz: every target of fuzz/, each for SECONDS_EACH seconds, from its corpus.
+source "$(dirname "$0")/lib.sh"
+
+need_toolchain
+cargo fuzz --version >/dev/null 2>&1 || die "cargo-fuzz is missing: cargo install cargo-fuzz, then run this again"
+toolchain=$(rustup toolchain list 2>/dev/null | grep -o '^nightly[^ ]*' | head -1) ||
+    die "fuzzing needs a nightly toolchain: rustup toolchain install nightly, then run this again"
+
+cargo "+$toolchain" fuzz list | while read -r target; do
+    heading "$target"
+    cargo "+$toolchain" fuzz run "$target" -- -max_total_time="${SECONDS_EACH:-60}"
+done

@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# make lint: what a reviewer should not have to look for.
+source "$(dirname "$0")/lib.sh"
+
+need_toolchain
+failed=()
+check() {
+    heading "$1"
+    shift
+    "$@" || failed+=("$1 ${2:-}")
+}
+
+check "Format" cargo fmt --all --check
+check "Clippy" cargo clippy "${locked[@]}" --workspace --all-targets -- -D warnings
+check "Documentation" env RUSTDOCFLAGS="-D warnings" cargo doc "${locked[@]}" --workspace --no-deps --quiet
+check "One version of arrow and tokio; unsafe in its place" python3 scripts/sources.py
+
+say
+[ ${#failed[@]} = 0 ] || die "failed: $(printf '%s; ' "${failed[@]}")"
+say "lint: all good"
