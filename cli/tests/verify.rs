@@ -291,7 +291,7 @@ fn a_file_that_a_daemon_publishes_into_is_good_each_time() {
     let host = Host::new();
     let state_dir = host.sample_of("state", "sample", 400);
     let state = state_in(&state_dir);
-    let mut daemon = publisher(&state_dir, &host.run_dir("run"), &state, Some(65536));
+    let mut daemon = publisher(&state_dir, &host.run_dir("run"), &state, Some(16384));
     let path = daemon.path().to_owned();
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {

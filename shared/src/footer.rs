@@ -105,7 +105,9 @@ pub fn parse(bytes: &[u8]) -> Result<Footer, ArrowError> {
     let schema = footer
         .schema()
         .ok_or_else(|| damaged("a footer without a schema"))?;
-    let schema = arrow_ipc::convert::fb_to_schema(schema);
+    // The Arrow crate panics on a schema that no writer makes.
+    let schema = std::panic::catch_unwind(|| arrow_ipc::convert::fb_to_schema(schema))
+        .map_err(|_| damaged("a footer whose schema is none of Arrow's"))?;
     let blocks = footer
         .recordBatches()
         .ok_or_else(|| damaged("a footer without batches"))?;

@@ -42,6 +42,14 @@ pub enum ShapeError {
         /// Bytes that the rows need.
         needed: usize,
     },
+    /// A null count that its bitmap does not bear out.
+    #[error("{what} should have {counted} nulls, and its bitmap says otherwise")]
+    Nulls {
+        /// Column.
+        what: String,
+        /// In the message.
+        counted: usize,
+    },
     /// Offsets that begin or end outside their values.
     #[error("the offsets of {what} lie outside its values")]
     Offsets {
@@ -107,6 +115,16 @@ pub fn check(schema: &Schema, message: &Message<'_>, body: &[u8]) -> Result<(), 
     Ok(())
 }
 
+/// The bits set among the first `rows`; `None` if there are fewer.
+fn ones(bitmap: &[u8], rows: usize) -> Option<usize> {
+    let (whole, rest) = (bitmap.get(..rows / 8)?, rows % 8);
+    let mut ones: usize = whole.iter().map(|byte| byte.count_ones() as usize).sum();
+    if rest > 0 {
+        ones += (bitmap.get(rows / 8)? & ((1 << rest) - 1)).count_ones() as usize;
+    }
+    Some(ones)
+}
+
 struct Walk<'a, N, B> {
     body: &'a [u8],
     nodes: N,
@@ -133,7 +151,14 @@ where
             return Ok(());
         }
         let bitmap = if nulls == 0 { 0 } else { rows.div_ceil(8) };
-        self.buffer(what, Some(bitmap))?;
+        let bitmap = self.buffer(what, Some(bitmap))?;
+        // Absent, it says that there are no nulls; present, it says how many there are.
+        if !bitmap.is_empty() && rows.checked_sub(nulls) != ones(bitmap, rows) {
+            return Err(ShapeError::Nulls {
+                what: what.to_owned(),
+                counted: nulls,
+            });
+        }
         match data_type {
             DataType::Boolean => self.buffer(what, Some(rows.div_ceil(8))).map(drop),
             DataType::Utf8 | DataType::Binary => self.values::<4>(what, rows),

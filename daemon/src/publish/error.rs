@@ -57,6 +57,19 @@ pub enum PublishError {
         #[source]
         source: ArrowError,
     },
+    /// An index, a footer or the root is larger than a region.
+    #[error(
+        "{bytes} bytes do not fit into a region of {limit} of snapshot {path:?}: \
+         start the daemon with a larger region_bytes"
+    )]
+    Region {
+        /// The snapshot file.
+        path: PathBuf,
+        /// Bytes that should stand together.
+        bytes: u64,
+        /// Bytes of a region.
+        limit: u64,
+    },
     /// The operating system refused something.
     #[error("cannot {action} {path:?}")]
     Io {

@@ -204,6 +204,14 @@ impl Space {
     ) -> Result<u64, PublishError> {
         let size = self.constants.region_bytes;
         let bytes = align_up(bytes);
+        if bytes > size {
+            let path = self.path.clone();
+            return Err(PublishError::Region {
+                path,
+                bytes,
+                limit: size,
+            });
+        }
         let open = self.open[stream as usize].filter(|&open| above < Some(open));
         let number = match open {
             Some(number) if size - self.region(number).tail >= bytes => number,

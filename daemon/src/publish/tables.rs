@@ -14,8 +14,18 @@ use sherwood_shared::schema::TableId;
 /// Most chunks of a part (F2): a publish writes the index and footer of each part it
 /// touches, 56 bytes a chunk.
 pub(super) const MOST_CHUNKS: usize = 512;
-/// A part with fewer is joined to its neighbour, if both fit.
-const FEW_CHUNKS: usize = MOST_CHUNKS / 8;
+/// Bytes of an index and a footer for each chunk, and for the part as a whole.
+const PART_BYTES_PER_CHUNK: u64 = 32 + 24;
+const PART_BYTES: u64 = 6 << 10;
+
+/// Most chunks of a part in a file with regions of `region_bytes`: index and footer take
+/// half a region at most.
+pub(super) fn most_chunks(region_bytes: u64) -> usize {
+    let fit = (region_bytes / 2).saturating_sub(PART_BYTES) / PART_BYTES_PER_CHUNK;
+    usize::try_from(fit)
+        .unwrap_or(MOST_CHUNKS)
+        .clamp(8, MOST_CHUNKS)
+}
 
 /// One table as the file holds it.
 #[derive(Clone, Debug)]
@@ -24,6 +34,8 @@ pub(super) struct TableMap {
     pub(super) schema: SchemaRef,
     /// The generation that brought the schema: equal numbers, equal schemas.
     pub(super) schema_since: u64,
+    /// Of a part; a part with an eighth of it is joined to its neighbour, if both are.
+    pub(super) most_chunks: usize,
     /// At least one; only the only one may be empty.
     pub(super) parts: Vec<Arc<Part>>,
 }
@@ -57,11 +69,12 @@ impl Part {
 
 impl TableMap {
     /// A table without rows, to be written.
-    pub(super) fn empty(id: TableId, schema: SchemaRef, schema_since: u64) -> Self {
+    pub(super) fn empty(id: TableId, schema: SchemaRef, most_chunks: usize) -> Self {
         Self {
             id,
             schema,
-            schema_since,
+            schema_since: 0,
+            most_chunks,
             parts: vec![Arc::default()],
         }
     }
@@ -104,10 +117,11 @@ impl TableMap {
         taken
     }
 
-    /// Parts of at most [`MOST_CHUNKS`], none empty but the only one, few small.
+    /// Parts of at most `most_chunks`, none empty but the only one, few small.
     fn balance(&mut self) {
-        let small = |part: &Part| part.chunks.len() < FEW_CHUNKS;
-        let fine = |part: &Arc<Part>| part.chunks.len() <= MOST_CHUNKS && !part.chunks.is_empty();
+        let most = self.most_chunks;
+        let small = |part: &Part| part.chunks.len() < most.div_ceil(8);
+        let fine = |part: &Arc<Part>| part.chunks.len() <= most && !part.chunks.is_empty();
         let pair_is_small = self
             .parts
             .windows(2)
@@ -129,12 +143,12 @@ impl TableMap {
                 before.chunks.extend(part.chunks.iter().cloned());
                 continue;
             }
-            if part.chunks.len() <= MOST_CHUNKS {
+            if part.chunks.len() <= most {
                 balanced.push(part);
                 continue;
             }
             // Leave room in each piece, so that the next split is far away.
-            let pieces = part.chunks.len().div_ceil(MOST_CHUNKS * 3 / 4);
+            let pieces = part.chunks.len().div_ceil(most * 3 / 4);
             let size = part.chunks.len().div_ceil(pieces);
             balanced.extend(part.chunks.chunks(size).map(|chunks| {
                 Arc::new(Part {
@@ -204,7 +218,7 @@ mod tests {
         fn splices_do_to_parts_what_they_do_to_a_vector(
             splices in proptest::collection::vec((any::<u16>(), 0_usize..900, 0_usize..1500), 1..12),
         ) {
-            let mut table = TableMap::empty(TableId::Tasks, table_schema(TableId::Tasks), 1);
+            let mut table = TableMap::empty(TableId::Tasks, table_schema(TableId::Tasks), MOST_CHUNKS);
             let mut model: Vec<ChunkEntry> = Vec::new();
             let mut next = 0;
             for (at, remove, insert) in splices {

@@ -20,7 +20,7 @@ use super::clean::{self, Cleaned};
 use super::cut::body_bytes;
 use super::error::PublishError;
 use super::space::{Space, Stream};
-use super::tables::{Part, Placed, TableMap};
+use super::tables::{Part, Placed, TableMap, most_chunks};
 use super::{Options, Published};
 
 /// What a message needs beside its body: a bound, checked by the encoder's own sizes.
@@ -58,10 +58,11 @@ impl Writer {
             _ => sherwood_shared::schema::table_schema(id),
         };
         let (device, inode) = options.state_dir;
+        let most_chunks = most_chunks(space.constants().region_bytes);
         Self {
             space,
             encoder: BatchEncoder::default(),
-            tables: TableId::ALL.map(|id| TableMap::empty(id, schema(id), 0)),
+            tables: TableId::ALL.map(|id| TableMap::empty(id, schema(id), most_chunks)),
             cluster: change.cluster.clone().unwrap_or_else(|| {
                 RecordBatch::new_empty(sherwood_shared::schema::cluster_schema())
             }),
@@ -203,7 +204,7 @@ impl Writer {
                 largest = largest.max(bytes);
                 fresh += bytes;
             }
-            let most = super::tables::MOST_CHUNKS;
+            let most = table.most_chunks;
             let per_part = index_bytes(most) + most as u64 * 24 + columns * SCHEMA_BYTES_PER_COLUMN;
             let parts = splices.min(table.parts.len()) + chunks.len() / (most / 2) + 1;
             meta += per_part * parts as u64;
@@ -281,16 +282,6 @@ impl Writer {
             .unwrap_or_default();
         let mut room = self.root_bytes;
         loop {
-            let limit = self.space.constants().region_bytes;
-            if room > limit {
-                let key = "(the root)".to_owned();
-                return Err(PublishError::Row {
-                    table: "cluster",
-                    key,
-                    bytes: room,
-                    limit,
-                });
-            }
             let arrow_at = self.space.place(Stream::Meta, room)?;
             let region = self
                 .space
@@ -378,10 +369,8 @@ fn splices(
                 table.schema = schema;
                 table.schema_since = generation;
             }
-            // Also without a row: the footer says the new schema.
-            for part in &mut table.parts {
-                Arc::make_mut(part);
-            }
+            // An empty table's part is made anew by every splice, so that its footer says
+            // the new schema.
             vec![(0..table.chunk_count(), chunks)]
         }
     }
