@@ -209,6 +209,25 @@ fn a_deleted_file_and_a_removed_directory_are_made_again_and_readers_converge() 
 }
 
 #[test]
+fn a_file_that_readers_would_refuse_never_takes_the_name() {
+    let place = place();
+    let mut daemon = Daemon::start(options(&place.run_dir()));
+    daemon.publish(10);
+    let generation = daemon.publisher.generation();
+    let state = state_at(daemon.rows.model(), 11);
+    let group_may_write = Options {
+        mode: 0o664,
+        ..options(&place.run_dir())
+    };
+    let refused = Publisher::start(group_may_write, &state, generation + 1);
+    refused.expect_err("nobody would trust it");
+    let reader = Reader::open(place.path()).expect("the file before stands there still");
+    assert_eq!(reader.snapshot().expect("reads").generation(), generation);
+    assert_eq!(names(&place.run_dir()), ["torture.arrow"]);
+    assert!(!daemon.publisher.beat().expect("has its name"));
+}
+
+#[test]
 fn stopped_and_killed_readers_do_not_block_the_writer_and_leave_nothing_behind() {
     let place = place();
     let mut daemon = Daemon::start(options(&place.run_dir()));
