@@ -28,12 +28,8 @@ pub fn checksum(key: &str, version: i64) -> i32 {
     for byte in key.bytes() {
         hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     }
-    i32::from_le_bytes([
-        (hash >> 8) as u8,
-        (hash >> 24) as u8,
-        (hash >> 40) as u8,
-        (hash >> 56) as u8,
-    ])
+    let [_, a, _, b, _, c, _, d] = hash.to_le_bytes();
+    i32::from_le_bytes([a, b, c, d])
 }
 
 fn provider(key: &str, version: i64) -> String {

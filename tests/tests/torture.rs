@@ -11,6 +11,7 @@ use sherwood_tests::torture::tally::Count;
 
 const READS: u64 = 1_000_000_000;
 const CHECKS: u64 = 10_000_000;
+const GENERATIONS: u64 = 100_000;
 /// Twice what it is meant to take at most.
 const LIMIT: Duration = Duration::from_secs(360);
 
@@ -26,6 +27,7 @@ fn nothing_is_torn_mixed_or_changed_whatever_happens_to_the_processes() {
     let goal = Goal {
         reads: READS * u64::from(times),
         checks: CHECKS * u64::from(times),
+        generations: GENERATIONS * u64::from(times),
         limit: LIMIT * times,
     };
     let place = Place::new(env!("CARGO_BIN_EXE_torture")).expect("a directory");
@@ -42,7 +44,7 @@ fn nothing_is_torn_mixed_or_changed_whatever_happens_to_the_processes() {
         summary.tally.of(Count::Sent),
         summary.tally.of(Count::Copied),
         summary.tally.of(Count::Delays),
-        summary.tally.of(Count::Forks),
+        summary.tally.of(Count::ForksEnded),
         summary.events.writer_kills,
         summary.events.writer_stops,
         summary.events.reader_kills,

@@ -69,21 +69,32 @@ impl Aside {
         HeaderMut::map(file)
     }
 
-    /// Gives the published file its mode and its name, marks the file that had the
-    /// name and wakes who waits there.
-    pub(super) fn name(&mut self, path: &Path, mode: u32) -> Result<(), PublishError> {
-        let io = |action| move |source| PublishError::io(action, path, 0, source);
+    /// Gives the published file its mode. The last step but its name.
+    pub(super) fn allow(&self, mode: u32) -> Result<FileId, PublishError> {
+        let io = |action| move |source| PublishError::io(action, &self.path, 0, source);
         self.file
             .set_permissions(Permissions::from_mode(mode))
             .map_err(io("set the mode of"))?;
+        let metadata = self.file.metadata().map_err(io("stat"))?;
+        Ok(FileId::from(&metadata))
+    }
+
+    /// Where it is until it is named.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Gives it its name, marks the file that had the name and wakes who waits there.
+    ///
+    /// Nothing that may fail comes after the rename: on an error the file before stands
+    /// at `path`, and nobody has seen this one.
+    pub(super) fn name(&mut self, path: &Path, id: FileId) -> Result<(), PublishError> {
         pause::at("start: rename");
-        take_name(&self.path, path).map_err(io("rename a new file to"))?;
+        take_name(&self.path, path)
+            .map_err(|source| PublishError::io("rename a new file to", path, 0, source))?;
         self.named = true;
         pause::at("start: sweep");
-        sweep(
-            path,
-            FileId::from(&self.file.metadata().map_err(io("stat"))?),
-        );
+        sweep(path, id);
         Ok(())
     }
 }

@@ -149,9 +149,13 @@ impl Publisher {
         let waker =
             Waker::start(std::sync::Arc::clone(&aside.header)).map_err(io("wake readers of"))?;
         writer.housekeep(SPARE_REGIONS)?;
-        aside.name(&path, options.mode)?;
-        let file_id = FileId::from(&aside.file.metadata().map_err(io("stat"))?);
-        let view = Reader::open(&path)?.handle()?;
+        let file_id = aside.allow(options.mode)?;
+        // Read as any reader will, before it takes a good file's place.
+        let unnamed = Reader::open(aside.path())?.handle()?;
+        aside.name(&path, file_id)?;
+        // By its name, which somebody may have taken away already: then `beat` notices.
+        let view = Reader::open(&path).and_then(|reader| reader.handle());
+        let view = view.unwrap_or(unnamed);
         Ok(Self {
             options,
             path,

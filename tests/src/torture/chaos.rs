@@ -23,6 +23,8 @@ pub struct Goal {
     pub reads: u64,
     /// Fully checked snapshots.
     pub checks: u64,
+    /// Different generations acquired, by all readers together.
+    pub generations: u64,
     /// A machine that has not done it by then is too slow.
     pub limit: Duration,
 }
@@ -119,7 +121,9 @@ pub fn run(place: &Place, seed: u64, goal: Goal) -> Result<Summary, String> {
     }
     let enough = |chaos: &Chaos<'_>| {
         let of = |count| chaos.tally.of(count);
-        of(Count::Reads) >= goal.reads && of(Count::Checks) >= goal.checks
+        of(Count::Reads) >= goal.reads
+            && of(Count::Checks) >= goal.checks
+            && of(Count::Acquired) >= goal.generations
     };
     while !enough(&chaos) {
         if begun.elapsed() > goal.limit {
@@ -291,17 +295,15 @@ impl<'p> Chaos<'p> {
                 }
             }
             70..76 => {
-                if fs::remove_file(self.place.path()).is_ok() {
-                    self.events.deletions += 1;
-                }
+                let deleted = fs::remove_file(self.place.path());
+                self.events.deletions += u64::from(deleted.is_ok());
             }
             76..79 => {
                 // A daemon may be making a file in it: then it fails, and is not counted.
-                if fs::remove_dir_all(self.place.run_dir()).is_ok() {
-                    let time = Duration::from_millis(self.rng.random_range(0..60));
-                    self.directory_back = Some(Instant::now() + time);
-                    self.events.removals += 1;
-                }
+                let removed = fs::remove_dir_all(self.place.run_dir());
+                self.events.removals += u64::from(removed.is_ok());
+                let time = Duration::from_millis(self.rng.random_range(0..60));
+                self.directory_back = Some(Instant::now() + time);
             }
             _ => {}
         }
@@ -371,7 +373,6 @@ impl<'p> Chaos<'p> {
                 break;
             }
         }
-        self.listen(Duration::from_millis(100))?;
         let finals: Vec<_> = self
             .runners
             .values()
@@ -380,6 +381,20 @@ impl<'p> Chaos<'p> {
         if finals.iter().any(|(last, _)| *last != finals[0].0) {
             return Err(format!("chaos seed {}: not one end: {finals:?}", self.seed));
         }
-        Ok(())
+        self.runners.clear();
+        // Children of killed parents may go on for a moment; each has to come to its end.
+        let forks = |tally: &Tally| (tally.of(Count::Forks), tally.of(Count::ForksEnded));
+        let begun = Instant::now();
+        loop {
+            let (forked, ended) = forks(&self.tally);
+            if forked == ended {
+                return Ok(());
+            }
+            if begun.elapsed() > NEVER {
+                let seed = self.seed;
+                return Err(format!("chaos seed {seed}: {forked} forks, {ended} ended"));
+            }
+            self.listen(Duration::from_millis(20))?;
+        }
     }
 }

@@ -5,7 +5,6 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -97,14 +96,44 @@ impl Place {
         hear: Sender<(u64, String)>,
         heard: Option<Receiver<(u64, String)>>,
     ) -> std::io::Result<Process> {
-        let mut child = Command::new(&self.binary)
-            .arg(role)
-            .args(args.words())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
+        let mut command = Command::new(&self.binary);
+        command.arg(role).args(args.words());
+        let what = format!("{role} {}", args.words().collect::<Vec<_>>().join(" "));
+        Process::spawn(&mut command, what, name, hear, heard)
+    }
+}
+
+/// A process, killed at the latest when this is dropped.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    what: String,
+    heard: Option<Receiver<(u64, String)>>,
+}
+
+impl Process {
+    /// Starts any program, to be heard by its lines.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses.
+    pub fn start(command: &mut Command) -> std::io::Result<Self> {
+        let (hear, heard) = channel();
+        let what = format!("{command:?}");
+        Self::spawn(command, what, 0, hear, Some(heard))
+    }
+
+    fn spawn(
+        command: &mut Command,
+        what: String,
+        name: u64,
+        hear: Sender<(u64, String)>,
+        heard: Option<Receiver<(u64, String)>>,
+    ) -> std::io::Result<Self> {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn()?;
         let lines = child.stdout.take().map(BufReader::new);
-        let listener = std::thread::spawn(move || {
+        std::thread::spawn(move || {
             for line in lines
                 .into_iter()
                 .flat_map(BufRead::lines)
@@ -115,26 +144,9 @@ impl Place {
                 }
             }
         });
-        let what = format!("{role} {}", args.words().collect::<Vec<_>>().join(" "));
-        Ok(Process {
-            child,
-            what,
-            heard,
-            listener: Some(listener),
-        })
+        Ok(Self { child, what, heard })
     }
-}
 
-/// A process, killed at the latest when this is dropped.
-#[derive(Debug)]
-pub struct Process {
-    child: Child,
-    what: String,
-    heard: Option<Receiver<(u64, String)>>,
-    listener: Option<JoinHandle<()>>,
-}
-
-impl Process {
     /// Its role and its arguments.
     #[must_use]
     pub fn what(&self) -> &str {
@@ -227,9 +239,6 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        self.kill();
-        if let Some(listener) = self.listener.take() {
-            let _ = listener.join(); // a forked child may keep the pipe for a moment
-        }
+        self.kill(); // its listener ends with the last of its forked children
     }
 }

@@ -100,8 +100,10 @@ pub fn run_forking(args: &Args, fork: impl Fn() -> Result<Side, String>) -> Resu
                 children += 1;
             }
             Side::Child => {
-                looker.check_on(&snapshot, child_for)?;
                 looker.teller.tally.one(Count::Forks);
+                looker.teller.tell();
+                looker.check_on(&snapshot, child_for)?;
+                looker.teller.tally.one(Count::ForksEnded);
                 looker.teller.tell();
                 return Ok(());
             }

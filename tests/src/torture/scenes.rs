@@ -33,8 +33,9 @@ pub fn hold(args: &Args) -> Result<(), String> {
     Ok(())
 }
 
-/// Has a handle, gives up the resource `out_of`, says so, and expects a clear error from
-/// each new generation until it has the resource again. The parent publishes meanwhile.
+/// Has a handle, gives up the resource `out_of`, says so, and expects clear errors for new
+/// generations and the old snapshot whole until it has the resource again. The parent
+/// publishes meanwhile.
 ///
 /// # Errors
 ///
@@ -43,9 +44,6 @@ pub fn resources(args: &Args) -> Result<(), String> {
     let path = args.path()?;
     let reader = Reader::open(&path).map_err(|error| format!("{error:?}"))?;
     let mut handle = reader.handle().map_err(|error| format!("{error:?}"))?;
-    let mut checker = Checker::default();
-    checker.check(handle.latest())?;
-    let before = handle.latest().generation();
     let resource = match args.text("out_of") {
         Some("descriptors") => Resource::RLIMIT_NOFILE,
         Some("address_space") => Resource::RLIMIT_AS,
@@ -53,59 +51,58 @@ pub fn resources(args: &Args) -> Result<(), String> {
     };
     let errno = |errno: nix::errno::Errno| errno.to_string();
     let (soft, hard) = getrlimit(resource).map_err(errno)?;
-    let room = reserve_heap();
+    // Heap that the allocator keeps when we give it back, since the last block stays.
+    let mut blocks: Vec<_> = (0..64).map(|_| vec![1_u8; 32 << 10]).collect();
+    let _top = blocks.pop();
     let least = match resource {
-        Resource::RLIMIT_NOFILE => 0,
-        // Less than a region fits, and what the heap asks for at most does.
-        _ => mapped_bytes()? + (256 << 10),
+        Resource::RLIMIT_NOFILE => 1, // all that are open stay so, and no other is to be had
+        _ => mapped_bytes()? + LITTLE,
     };
     setrlimit(resource, least, hard).map_err(errno)?;
-    drop(room);
+    drop(blocks);
     say("lacks");
-    let without = expect_errors(&mut handle, before);
+    let without = expect_errors(&mut handle);
     let opened = Reader::open(&path).map(|_| ());
     setrlimit(resource, soft, hard).map_err(errno)?;
-    without?;
-    checker.check(handle.latest())?;
+    let kept = without?;
     match opened {
         Err(ReadError::Open(OpenError::Resources { .. })) => {}
         other => return Err(format!("opened without {resource:?}: {other:?}")),
     }
     let after = handle.refresh().map_err(|error| format!("{error:?}"))?;
-    checker.check(after)?;
-    say(&format!("has {}", after.generation()));
+    Checker::default().check(after)?;
+    say(&format!("has {}", after.generation() - kept));
     Ok(())
 }
 
-/// Looks until a new generation cannot be read for want of the resource; the old one stays.
-fn expect_errors(handle: &mut Handle, before: u64) -> Result<(), String> {
+/// Address space that is left: less than a region, more than a refresh allocates.
+const LITTLE: u64 = 256 << 10;
+/// Refreshes that have to fail.
+const ERRORS: u32 = 100;
+
+/// Looks until many new generations could not be read for want of the resource. Some may:
+/// those that need no region but those that are leased. Returns the last of them.
+fn expect_errors(handle: &mut Handle) -> Result<u64, String> {
     let mut checker = Checker::default();
-    for seen in 0..100 {
-        while handle.last_error().is_none() {
-            if handle.latest().generation() != before {
-                return Err(format!("a new generation, {seen} errors before"));
-            }
-            if is_told_to_end() {
-                return Err("nothing was published".to_owned());
-            }
-        }
+    let mut errors = 0;
+    let mut last = 0;
+    while errors < ERRORS {
         match handle.refresh() {
-            Err(ReadError::Open(OpenError::Resources { .. })) => {}
-            other => return Err(format!("not for want of it: {:?}", other.map(|_| "ok"))),
+            Ok(_) => {}
+            Err(ReadError::Open(OpenError::Resources { .. })) => errors += 1,
+            Err(other) => return Err(format!("not for want of it: {other:?}")),
         }
         let kept = handle.latest();
-        if kept.generation() != before {
-            return Err(format!("kept {}, not {before}", kept.generation()));
-        }
         checker.check(kept)?;
+        if kept.generation() < last {
+            return Err(format!("{} came after {last}", kept.generation()));
+        }
+        last = kept.generation();
+        if is_told_to_end() {
+            return Err(format!("only {errors} errors"));
+        }
     }
-    Ok(())
-}
-
-/// Blocks that the allocator has got and gives back only to us, and one above them that
-/// keeps it from shrinking.
-fn reserve_heap() -> (Vec<Vec<u8>>, Box<u8>) {
-    ((0..64).map(|_| vec![1; 32 << 10]).collect(), Box::new(1))
+    Ok(last)
 }
 
 /// The size of this process's address space.

@@ -23,8 +23,10 @@ pub enum Count {
     Sent,
     /// Snapshots acquired without leases, as copies.
     Copied,
-    /// Forked children that checked their parent's snapshot to the end.
+    /// Forked children.
     Forks,
+    /// Those that checked their parent's snapshot to the end: all of them, in the end.
+    ForksEnded,
     /// Delays between two steps of the protocol.
     Delays,
     /// Generations published.
@@ -37,7 +39,7 @@ pub enum Count {
     Homeless,
 }
 
-const COUNTS: [(Count, &str); 12] = [
+const COUNTS: [(Count, &str); 13] = [
     (Count::Reads, "reads"),
     (Count::Checks, "checks"),
     (Count::Acquired, "acquired"),
@@ -45,6 +47,7 @@ const COUNTS: [(Count, &str); 12] = [
     (Count::Sent, "sent"),
     (Count::Copied, "copied"),
     (Count::Forks, "forks"),
+    (Count::ForksEnded, "forks_ended"),
     (Count::Delays, "delays"),
     (Count::Publishes, "publishes"),
     (Count::Reuses, "reuses"),
