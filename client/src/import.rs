@@ -10,11 +10,12 @@
 //! file's metadata:
 //!
 //! - `sherwood.schema_version`: the lowest version of the schema that holds the state;
-//! - `sherwood.crc32c`: a checksum of the whole file ([`seal`]). Damage to a file that Sherwood wrote is found, wherever it
+//! - `sherwood.crc32c`: a checksum of the whole file (module `seal`). Damage to a file that Sherwood wrote is found, wherever it
 //!   is; in files of others as far as they carry page checksums.
 //!
 //! Not promised: that damage in other writers' files is noticed. It may show as other values, never as a panic,
-//! a hang or memory unsafety.
+//! a hang or memory unsafety. Nor a bound on memory for files made to exhaust it: a footer's claims are checked
+//! against the file's length, but a page may still ask for up to 2 GiB of address space.
 
 mod error;
 mod read;

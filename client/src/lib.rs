@@ -14,12 +14,13 @@
 //!
 //! - [`Reader`], [`Handle`]: acquiring the newest snapshot, waiting for the next;
 //! - [`Snapshot`], [`Table`], [`rows`]: what one holds;
-//! - [`import`]: Parquet; [`locate`]: where a state is.
+//! - [`import`]: Parquet; [`locate`]: where a state is; [`verify`]: is a file whole?
 //!
 //! No syscall and no lock while nothing changes; no thread and no runtime of its own.
 
 #![forbid(unsafe_code)]
 
+mod chunk;
 mod error;
 pub mod import;
 pub mod locate;
@@ -28,6 +29,7 @@ mod regions;
 pub mod rows;
 mod snapshot;
 mod table;
+pub mod verify;
 
 pub use error::{Damage, ReadError};
 pub use reader::{Handle, Liveness, Reader};

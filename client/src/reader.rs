@@ -108,7 +108,6 @@ impl Reader {
         Ok(Handle {
             reader: self.clone(),
             view,
-            returned: None,
             last_error: None,
         })
     }
@@ -337,6 +336,10 @@ impl Attached {
         }
         let region = self.file.lease(number)?;
         if let Some(region) = &region {
+            if self.current.is_some() {
+                // The daemon has just begun to fill it, and will for a while.
+                region.populate();
+            }
             self.leases.insert(number, Arc::clone(region));
         }
         Ok(region)
@@ -356,8 +359,6 @@ impl Attached {
 pub struct Handle {
     reader: Reader,
     view: View,
-    /// What `wait` last returned, or the caller last saw.
-    returned: Option<(u64, [u8; 16])>,
     last_error: Option<ReadError>,
 }
 
@@ -393,19 +394,17 @@ impl Handle {
         self.last_error.as_ref()
     }
 
-    /// Waits for a snapshot newer than the last one this handle returned from `wait`, or
-    /// than the one it held at the first call. `None`: the time is over.
+    /// Waits for a snapshot newer than the one this handle holds: what `latest` or `wait`
+    /// last returned. `None`: the time is over.
     ///
     /// Sleeps in the kernel, not longer than a second at a time (R5); a publish wakes it.
     pub fn wait(&mut self, timeout: Duration) -> Result<Option<&Snapshot>, ReadError> {
         let deadline = Instant::now().checked_add(timeout);
-        let seen = self.returned.unwrap_or_else(|| name(&self.view.snapshot));
-        self.returned = Some(seen);
+        let seen = name(&self.view.snapshot);
         loop {
             self.refresh()?;
             let newest = name(&self.view.snapshot);
             if newest != seen {
-                self.returned = Some(newest);
                 return Ok(Some(&self.view.snapshot));
             }
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));

@@ -10,8 +10,9 @@ use arrow_array::types::{Float32Type, Int32Type, Int64Type, TimestampMillisecond
 use arrow_array::{Array, ArrayRef, ArrowPrimitiveType, RecordBatch, StringArray, StructArray};
 use sherwood_shared::schema::TableId;
 
+use crate::chunk::Chunk;
 use crate::error::ReadError;
-use crate::table::{Chunk, Table};
+use crate::table::Table;
 
 /// A row of one of the three tables.
 pub trait RowRef<'s>: Sized + sealed::Sealed {

@@ -8,16 +8,16 @@
 
 use std::sync::{Arc, OnceLock};
 
-use arrow_array::cast::AsArray;
-use arrow_array::{Array, RecordBatch, StringArray};
+use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
-use sherwood_shared::batch::{BatchDecoder, BlockAt};
+use sherwood_shared::batch::BatchDecoder;
 use sherwood_shared::footer;
-use sherwood_shared::index::{ChunkEntry, PartIndex};
+use sherwood_shared::index::PartIndex;
 use sherwood_shared::mapping::Region;
 use sherwood_shared::root::{PartRoot, TableRoot};
 use sherwood_shared::schema::{TableId, table_schema};
 
+use crate::chunk::Chunk;
 use crate::error::{Damage, ReadError};
 use crate::regions::Regions;
 
@@ -40,7 +40,7 @@ pub struct Table {
 pub(crate) struct TableSchema {
     pub(crate) schema: SchemaRef,
     decoder: BatchDecoder,
-    key: usize,
+    pub(crate) key: usize,
     /// Where the columns that this release knows stand, by their place in
     /// [`table_schema`].
     pub(crate) known: Vec<Option<usize>>,
@@ -81,61 +81,6 @@ impl TableSchema {
     }
 }
 
-/// A decoded chunk.
-#[derive(Debug)]
-pub(crate) struct Chunk {
-    pub(crate) batch: RecordBatch,
-    pub(crate) keys: StringArray,
-    pub(crate) schema: Arc<TableSchema>,
-}
-
-impl Chunk {
-    pub(crate) fn new(batch: RecordBatch, schema: Arc<TableSchema>) -> Self {
-        let keys = batch.column(schema.key).as_string::<i32>().clone();
-        Self {
-            batch,
-            keys,
-            schema,
-        }
-    }
-
-    /// What an index says of it, on the heap.
-    fn entry(&self) -> ChunkEntry {
-        ChunkEntry {
-            block: BlockAt {
-                offset: 0,
-                meta_bytes: 0,
-                body_bytes: 0,
-            },
-            rows: u32::try_from(self.keys.len()).unwrap_or(u32::MAX),
-            first_key: self.key(0).into(),
-        }
-    }
-
-    fn key(&self, row: usize) -> &str {
-        // The writer refuses null keys, and rows are counted by the same array.
-        if row < self.keys.len() {
-            self.keys.value(row)
-        } else {
-            ""
-        }
-    }
-
-    /// The row of `key`: binary search, by the bytes of the keys.
-    fn row(&self, key: &str) -> Option<usize> {
-        let (mut low, mut high) = (0, self.keys.len());
-        while low < high {
-            let middle = low + (high - low) / 2;
-            match self.key(middle).as_bytes().cmp(key.as_bytes()) {
-                std::cmp::Ordering::Less => low = middle + 1,
-                std::cmp::Ordering::Equal => return Some(middle),
-                std::cmp::Ordering::Greater => high = middle,
-            }
-        }
-        None
-    }
-}
-
 #[derive(Debug, Default)]
 struct Group {
     slots: [OnceLock<Arc<Chunk>>; GROUP],
@@ -173,9 +118,8 @@ impl PartBody {
         for (number, slot) in self.groups.iter().enumerate() {
             let range = self.group(number);
             let same = old.index.block_words(range.clone());
+            let same = same.filter(|_| old.group(number) == range);
             if same.is_some() && same == self.index.block_words(range.clone()) {
-                // The last group may be shorter than the old part's; its slots beyond
-                // are never asked for.
                 if let Some(group) = old.groups.get(number).and_then(OnceLock::get) {
                     let _ = slot.set(Arc::clone(group));
                 }
@@ -350,6 +294,25 @@ impl Table {
         Ok(None)
     }
 
+    /// The number, in key order, of the chunk that `key` belongs to: the last one whose first
+    /// key is not above it, or the first.
+    pub fn chunk_of(&self, key: &str) -> Result<usize, ReadError> {
+        let after = self
+            .parts
+            .partition_point(|part| part.root.first_key.as_ref() <= key);
+        let before = after.saturating_sub(1);
+        let chunks = |part: &Arc<Part>| usize::try_from(part.root.chunks).unwrap_or(0);
+        let start: usize = self.parts[..before].iter().map(chunks).sum();
+        let part = &self.parts[before];
+        let candidates = self.body(part)?.index.candidates(key, &part.root.first_key);
+        for chunk in candidates.chunks.rev() {
+            if candidates.is_certain || self.chunk(part, chunk)?.key(0) <= key {
+                return Ok(start + chunk);
+            }
+        }
+        Ok(start)
+    }
+
     /// The chunk that holds `key`, and the row in it.
     ///
     /// A binary search over parts, then chunks, then rows; decodes at most the chunks
@@ -370,9 +333,9 @@ impl Table {
         let body = self.body(part)?;
         let candidates = body.index.candidates(key, &part.root.first_key);
         // Nearly always the last one alone is looked at.
-        for chunk in candidates.clone().rev() {
+        for chunk in candidates.chunks.rev() {
             let chunk = self.chunk(part, chunk)?;
-            if chunk.key(0) <= key {
+            if candidates.is_certain || chunk.key(0) <= key {
                 return Ok(chunk.row(key).map(|row| (chunk, row)));
             }
         }

@@ -114,7 +114,7 @@ const KEYS: [(&str, &str); 9] = [
     ),
     (
         "region_bytes",
-        "a whole number of bytes, a multiple of 4096",
+        "a whole number of bytes, a power of two from 4096 on",
     ),
     ("chunk_bytes", "a whole number of bytes above 0"),
 ];
@@ -342,7 +342,7 @@ impl Draft {
             "snapshot_mode" => put(&mut self.snapshot_mode, raw.text().and_then(mode)),
             "region_bytes" => put(
                 &mut self.region_bytes,
-                raw.number().filter(|&n| n > 0 && n % 4096 == 0),
+                raw.number().filter(|n| *n >= 4096 && n.is_power_of_two()),
             ),
             _ => put(
                 &mut self.chunk_bytes,
@@ -581,7 +581,8 @@ mod tests {
             ("snapshot_mode = '0664'", "0664"),
             ("snapshot_mode = '0444'", "0444"),
             ("snapshot_mode = '+600'", "+600"),
-            ("region_bytes = 5000", "5000"),
+            ("region_bytes = 12288", "12288"),
+            ("region_bytes = 2048", "2048"),
             ("chunk_bytes = 0", "0"),
         ] {
             let error = resolve(Some(&format!("{DIRS}{line}\n")), &[], &[]).unwrap_err();

@@ -38,8 +38,10 @@ pub trait Ends: Send + Sync + 'static {
 pub trait Publish {
     /// Publishes what differs. `None`: nothing does.
     fn publish(&mut self, next: &State) -> Result<Option<Published>, PublishError>;
-    /// To be called each second.
-    fn beat(&mut self) -> Result<(), PublishError>;
+    /// To be called after a publish, when nobody waits.
+    fn housekeep(&mut self) -> Result<(), PublishError>;
+    /// To be called each second. True: the snapshot file was gone and has been made again (W8).
+    fn beat(&mut self) -> Result<bool, PublishError>;
     /// The published generation.
     fn generation(&self) -> u64;
     /// The snapshot file.
@@ -75,8 +77,11 @@ impl Publish for Publisher {
     fn publish(&mut self, next: &State) -> Result<Option<Published>, PublishError> {
         self.publish(next)
     }
-    fn beat(&mut self) -> Result<(), PublishError> {
-        self.beat().map(drop)
+    fn housekeep(&mut self) -> Result<(), PublishError> {
+        self.housekeep()
+    }
+    fn beat(&mut self) -> Result<bool, PublishError> {
+        self.beat()
     }
     fn generation(&self) -> u64 {
         self.generation()

@@ -90,6 +90,8 @@ pub struct Request {
     pub dir: StateDir,
     /// The cluster that is served.
     pub cluster: ClusterId,
+    /// The cluster is empty and never had a state file: none is what there should be.
+    pub without_file: bool,
     /// From the look before.
     pub tried: Option<Tried>,
 }
@@ -97,7 +99,8 @@ pub struct Request {
 /// What a look found.
 #[derive(Debug)]
 pub enum Sight {
-    /// The file tried last is still the state and was good.
+    /// The file tried last is still the state and was good; or there is still none, and none was
+    /// expected.
     Unchanged,
     /// A state, to be published.
     State {
@@ -138,6 +141,7 @@ pub fn observe(ends: &impl Ends, request: &Request) -> Sight {
     }
     let file = match request.dir.state_file(Some(&request.cluster)) {
         Ok(file) => file,
+        Err(LocateError::Nothing { .. }) if request.without_file => return Sight::Unchanged,
         Err(error) => return refused(&error),
     };
     let id = match FileId::of(&file.path) {
@@ -247,8 +251,11 @@ mod tests {
         fn publish(&mut self, _: &State) -> Result<Option<Published>, PublishError> {
             Ok(None)
         }
-        fn beat(&mut self) -> Result<(), PublishError> {
+        fn housekeep(&mut self) -> Result<(), PublishError> {
             Ok(())
+        }
+        fn beat(&mut self) -> Result<bool, PublishError> {
+            Ok(false)
         }
         fn generation(&self) -> u64 {
             0
@@ -290,6 +297,7 @@ mod tests {
         let request = Request {
             dir: StateDir::open(tmp.path()).unwrap(),
             cluster: ClusterId::new("c").unwrap(),
+            without_file: false,
             tried: None,
         };
         (tmp, request)
@@ -370,6 +378,17 @@ mod tests {
     }
 
     #[test]
+    fn no_file_is_as_it_should_be_for_an_empty_cluster_only() {
+        let (tmp, mut request) = case("good");
+        fs::remove_file(tmp.path().join("state_c.parquet")).unwrap();
+        for without_file in [true, false] {
+            request.without_file = without_file;
+            let sight = observe(&Counting::default(), &request);
+            assert_eq!(matches!(sight, Sight::Unchanged), without_file, "{sight:?}");
+        }
+    }
+
+    #[test]
     fn a_decoder_that_panics_has_refused_the_file() {
         let (_tmp, request) = case("panic");
         match observe(&Counting::default(), &request) {
@@ -386,6 +405,7 @@ mod tests {
         let request = Request {
             dir: StateDir::open(&dir).unwrap(),
             cluster: ClusterId::new("c").unwrap(),
+            without_file: false,
             tried: None,
         };
         fs::rename(&dir, tmp.path().join("kept")).unwrap();

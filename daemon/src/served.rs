@@ -219,14 +219,22 @@ impl<P: Publish> Served<P> {
         Ok(published)
     }
 
-    /// To be called each second.
-    pub fn beat(&mut self) -> Result<(), ServeError> {
+    /// To be called after a publish, when nobody waits any more: what it would have to wait for
+    /// is made ready for the next one.
+    pub fn housekeep(&mut self) -> Result<(), ServeError> {
+        self.publisher.housekeep().map_err(ServeError::Publish)?;
+        self.generations.top_up(self.publisher.generation())?;
+        Ok(())
+    }
+
+    /// To be called each second. True: the snapshot file was gone and has been made again (W8).
+    pub fn beat(&mut self) -> Result<bool, ServeError> {
         // W8 may come again in a beat, and takes a generation.
         self.generations.ensure(self.publisher.generation())?;
-        self.publisher.beat().map_err(ServeError::Publish)?;
+        let made_again = self.publisher.beat().map_err(ServeError::Publish)?;
         self.facts.generation = self.publisher.generation();
         self.generations.top_up(self.facts.generation)?;
-        Ok(())
+        Ok(made_again)
     }
 
     /// What the metadata should say now.

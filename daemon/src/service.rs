@@ -27,6 +27,7 @@ use crate::lock::LockError;
 use crate::log::{LevelHandle, Trouble, chain};
 use crate::metadata::{MetadataError, MetadataKeeper};
 use crate::observe::{Request, Sight, Tried, observe};
+use crate::publish::PublishError;
 use crate::served::{ServeError, Served, StartError, micros};
 use crate::systemd;
 use crate::watch::{Hint, SAFETY_INTERVAL, Settle, Watch};
@@ -229,6 +230,7 @@ impl<E: Ends> Service<E> {
         let request = Request {
             dir: self.served.dir().clone(),
             cluster: self.served.cluster().clone(),
+            without_file: self.served.facts().parquet_path.is_none(),
             tried: self.tried.clone(),
         };
         self.looking = self.looker.send(request).is_ok();
@@ -325,12 +327,17 @@ impl<E: Ends> Service<E> {
                         tasks = facts.rows[1],
                         content = facts.rows[2],
                         chunks_written = done.chunks_written,
+                        chunks_moved = done.chunks_moved,
                         chunks_shared = done.chunks_shared,
                         bytes_written = done.bytes_written,
                         took_us = micros(began),
                         "published"
                     ),
                     None => debug!(file = %file.display(), "read again: nothing differs"),
+                }
+                if let Err(error) = self.served.housekeep() {
+                    // The next beat tries again, and tells.
+                    debug!(error = chain(&error), "no room is kept ready");
                 }
             }
             Err(error) => {
@@ -352,7 +359,16 @@ impl<E: Ends> Service<E> {
 
     fn beat(&mut self) {
         match self.served.beat() {
-            Ok(()) => {
+            Ok(made_again) => {
+                if made_again {
+                    let facts = self.served.facts();
+                    warn!(
+                        snapshot = %facts.snapshot_path.display(),
+                        generation = facts.generation,
+                        "the snapshot file had been removed or replaced; it was made again"
+                    );
+                    self.tend_metadata(Instant::now());
+                }
                 if self.troubles.beat.is_over() {
                     info!("the snapshot file is looked after again");
                 }
@@ -513,9 +529,10 @@ impl<E: Ends> Service<E> {
 fn advice(error: &ServeError) -> &'static str {
     match error {
         ServeError::Generation(_) => "make room in the state directory",
-        ServeError::Publish(_) => {
-            "check the run directory; if it is full, free space there or enlarge its tmpfs (mount -o remount,size=...)"
+        ServeError::Publish(PublishError::Full { .. }) => {
+            "free space on the run directory's file system, or enlarge it"
         }
+        ServeError::Publish(_) => "check the run directory and the state",
     }
 }
 

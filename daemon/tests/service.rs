@@ -6,11 +6,13 @@ use std::fs;
 use std::io::Write;
 use std::sync::atomic::Ordering;
 
-use common::{Case, parquet, wait_for};
+use common::{Case, parquet, tasks, wait_for};
 use serde_json::json;
-use sherwood_client::locate::METADATA_FILE;
+use sherwood_client::Reader;
+use sherwood_client::locate::{METADATA_FILE, StateDir};
+use sherwood_daemon::ends::Real;
 use sherwood_daemon::log;
-use sherwood_daemon::service::Order;
+use sherwood_daemon::service::{Event, Order};
 
 #[test]
 fn a_state_is_published_and_its_metadata_leads_to_the_snapshot() {
@@ -32,6 +34,27 @@ fn a_state_is_published_and_its_metadata_leads_to_the_snapshot() {
         assert_eq!(&metadata[key], value, "{key}");
     }
     running.stop().unwrap();
+}
+
+/// Both ends real: Parquet in, and what a reader of the snapshot file sees.
+#[test]
+fn a_reader_sees_the_state_and_each_replacement_of_it() {
+    let case = Case::with(&["t1"]);
+    let (mut service, (sender, events)) = case.begin(Real).unwrap();
+    let thread = std::thread::spawn(move || service.run(&events));
+    let reader = Reader::open(case.run_dir().join("c.arrow")).unwrap();
+    let read = || tasks(&reader.snapshot().unwrap().to_state().unwrap());
+    assert_eq!(read(), ["t1"]);
+    let found = StateDir::open(case.state_dir()).unwrap().identity();
+    let named = reader.snapshot().unwrap().state_dir();
+    assert_eq!(named.map(|id| (id.device, id.inode)), Some(found));
+    for name in ["t2", "t3"] {
+        case.write(&[name]);
+        wait_for(name, || read() == [name]);
+    }
+    sender.send(Event::Order(Order::Stop)).unwrap();
+    thread.join().unwrap().unwrap();
+    assert_eq!(read(), ["t3"]);
 }
 
 #[test]
@@ -133,7 +156,6 @@ fn a_state_that_disappears_leaves_its_snapshot_and_is_found_again() {
 fn a_directory_in_the_place_of_the_state_directory_is_served_once_it_is_good() {
     let case = Case::with(&["t1"]);
     let running = case.start();
-    let before = running.generation();
     fs::rename(case.state_dir(), case.root().join("old")).unwrap();
     // Empty: a state that vanished is not an empty cluster.
     fs::create_dir(case.state_dir()).unwrap();
@@ -146,7 +168,9 @@ fn a_directory_in_the_place_of_the_state_directory_is_served_once_it_is_good() {
     wait_for("the metadata", || {
         case.metadata()["generation"] == running.generation()
     });
-    assert!(running.generation() > before);
+    assert_eq!(running.history(), [["t1"], ["t2"], ["t3"]]);
+    let notes = running.ends.notes.lock().unwrap().clone();
+    assert!(notes.is_sorted_by(|a, b| a.0 < b.0), "{notes:?}");
     running.stop().unwrap();
 }
 
@@ -279,7 +303,10 @@ fn a_lock_file_that_is_removed_is_made_again_and_a_quicker_daemon_wins() {
     let running = case.start();
     let lock = case.state_dir().join("sherwood.lock");
     fs::remove_file(&lock).unwrap();
-    wait_for("the lock file", || lock.exists());
+    // Locked before it is written.
+    wait_for("the lock file", || {
+        fs::read_to_string(&lock).is_ok_and(|text| text.ends_with('\n'))
+    });
     let error = case.refusal();
     assert!(error.contains("already serves"), "{error}");
     // Somebody else's lock at its name, held before it is there.

@@ -4,11 +4,14 @@
 //! every buffer on a multiple of 64 bytes, no compression and no dictionaries, so that
 //! a batch decodes without copying a byte.
 
+use std::collections::HashMap;
+
 use arrow_array::RecordBatch;
 use arrow_buffer::Buffer;
-use arrow_ipc::reader::FileDecoder;
+use arrow_data::UnsafeFlag;
+use arrow_ipc::reader::RecordBatchDecoder;
 use arrow_ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteContext, IpcWriteOptions};
-use arrow_ipc::{Block, MetadataVersion, root_as_message};
+use arrow_ipc::{MetadataVersion, root_as_message};
 use arrow_schema::{ArrowError, SchemaRef};
 use thiserror::Error;
 
@@ -143,30 +146,26 @@ pub enum DecodeError {
 #[derive(Debug)]
 pub struct BatchDecoder {
     schema: SchemaRef,
-    quick: FileDecoder,
-    checked: FileDecoder,
+    skip_validation: UnsafeFlag,
 }
 
 impl BatchDecoder {
     /// For chunks of this schema.
     #[must_use]
     pub fn new(schema: SchemaRef) -> Self {
-        let decoder =
-            |schema| FileDecoder::new(schema, MetadataVersion::V5).with_require_alignment(true);
-        let quick = decoder(SchemaRef::clone(&schema));
+        let mut skip_validation = UnsafeFlag::new();
         // SAFETY: the chunks come from a file whose owner is trusted (F11), written by
         // `BatchEncoder` from valid batches; `shape::check` checks every buffer's bounds.
-        let quick = unsafe { quick.with_skip_validation(true) };
+        unsafe { skip_validation.set(true) };
         Self {
-            quick,
-            checked: decoder(SchemaRef::clone(&schema)),
             schema,
+            skip_validation,
         }
     }
 
     /// Decodes `block`, the exact bytes of one chunk, of which `meta_bytes` are metadata.
     pub fn decode(&self, block: &Buffer, meta_bytes: u32) -> Result<RecordBatch, DecodeError> {
-        self.decode_with(&self.quick, block, meta_bytes)
+        self.decode_with(self.skip_validation.clone(), block, meta_bytes)
     }
 
     /// The same, with every value validated: offsets, UTF-8, null counts.
@@ -175,12 +174,12 @@ impl BatchDecoder {
         block: &Buffer,
         meta_bytes: u32,
     ) -> Result<RecordBatch, DecodeError> {
-        self.decode_with(&self.checked, block, meta_bytes)
+        self.decode_with(UnsafeFlag::new(), block, meta_bytes)
     }
 
     fn decode_with(
         &self,
-        decoder: &FileDecoder,
+        skip_validation: UnsafeFlag,
         block: &Buffer,
         meta_bytes: u32,
     ) -> Result<RecordBatch, DecodeError> {
@@ -189,19 +188,25 @@ impl BatchDecoder {
         if split < 8 || block.len() < split || block[0..4] != CONTINUATION {
             return Err(damaged("no message begins here"));
         }
-        let body_bytes = block.len() - split;
         let message = root_as_message(&block[8..split])
             .map_err(|error| DecodeError::Message(ArrowError::IpcError(error.to_string())))?;
-        let batch = message
-            .header_as_record_batch()
-            .ok_or_else(|| damaged("not a record batch"))?;
+        let version = message.version();
+        if version != MetadataVersion::V5 {
+            return Err(damaged("a message of another version than 5"));
+        }
+        let batch = message.header_as_record_batch();
+        let batch = batch.ok_or_else(|| damaged("not a record batch"))?;
         shape::check(&self.schema, &batch, &block[split..])?;
-        let body = i64::try_from(body_bytes).map_err(|_| damaged("a body beyond all bounds"))?;
-        let meta = i32::try_from(meta_bytes).map_err(|_| damaged("metadata beyond all bounds"))?;
-        decoder
-            .read_record_batch(&Block::new(0, meta, body), block)
-            .map_err(DecodeError::Message)?
-            .ok_or_else(|| damaged("an empty message"))
+        let (body, no_dictionaries) = (block.slice(split), HashMap::new());
+        let schema = SchemaRef::clone(&self.schema);
+        RecordBatchDecoder::try_new(&body, batch, schema, &no_dictionaries, &version)
+            .and_then(|decoder| {
+                decoder
+                    .with_require_alignment(true)
+                    .with_skip_validation(skip_validation)
+                    .read_record_batch()
+            })
+            .map_err(DecodeError::Message)
     }
 }
 

@@ -215,24 +215,48 @@ impl PartIndex {
         until.saturating_sub(self.rows_before(chunk))
     }
 
-    /// The chunks in which `key` could be: all but the last of them share its fence.
-    ///
-    /// `first_key` is that of the part. An empty range: the key is before the first.
+    /// The chunks in which `key` could be. `first_key` is that of the part.
     #[must_use]
-    pub fn candidates(&self, key: &str, first_key: &str) -> std::ops::Range<usize> {
+    pub fn candidates(&self, key: &str, first_key: &str) -> Candidates {
         let prefix = first_key.as_bytes().get(..self.prefix).unwrap_or_default();
         let (head, rest) = key.as_bytes().split_at(self.prefix.min(key.len()));
         match head.cmp(prefix) {
-            std::cmp::Ordering::Less => 0..0,
-            std::cmp::Ordering::Greater => self.len().saturating_sub(1)..self.len(),
+            std::cmp::Ordering::Less => Candidates {
+                chunks: 0..0,
+                is_certain: true,
+            },
+            std::cmp::Ordering::Greater => {
+                let last = self.len().saturating_sub(1);
+                Candidates {
+                    chunks: last..self.len(),
+                    is_certain: true,
+                }
+            }
             std::cmp::Ordering::Equal => {
                 let wanted = fence(rest);
                 let end = self.fences.partition_point(|&fence| fence <= wanted);
-                let below = self.fences[..end].partition_point(|&fence| fence < wanted);
-                below.saturating_sub(1)..end
+                let is_certain = end == 0 || self.fences[end - 1] < wanted;
+                let below = if is_certain {
+                    end
+                } else {
+                    self.fences[..end].partition_point(|&fence| fence < wanted)
+                };
+                Candidates {
+                    chunks: below.saturating_sub(1)..end,
+                    is_certain,
+                }
             }
         }
     }
+}
+
+/// The chunks of a part in which a key could be, ascending.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidates {
+    /// Empty: the key is before the first chunk. All but the first share the key's fence.
+    pub chunks: std::ops::Range<usize>,
+    /// It is the last of them, without a look at its keys.
+    pub is_certain: bool,
 }
 
 #[cfg(test)]
@@ -269,8 +293,12 @@ mod tests {
             let index = parsed(&entries(&keys));
             let right = keys.iter().rposition(|first| *first <= key);
             let candidates = index.candidates(&key, &keys[0]);
-            let found = candidates.clone().rev().find(|&chunk| keys[chunk] <= key);
-            prop_assert_eq!(found, right, "candidates {:?} of {:?}", candidates, keys);
+            let found = candidates.chunks.clone().rev().find(|&chunk| keys[chunk] <= key);
+            prop_assert_eq!(found, right, "{:?} of {:?}", candidates, keys);
+            if candidates.is_certain {
+                let last = candidates.chunks.clone().next_back();
+                prop_assert_eq!(last, right, "{:?} of {:?}", candidates, keys);
+            }
         }
     }
 

@@ -1,10 +1,10 @@
 //! Where things stand in a snapshot file: the header's byte table and the regions behind it.
 //!
-//! The authority is docs/format.md, section 2; the constants below repeat it, and
+//! The authority is docs/format.md, section 2; the constants below repeat it, and in tests/tests/format_doc.rs
 //! `the_byte_table_matches_format_md` fails when the two drift apart.
 //!
 //! The daemon writes the *constants* once, before the file gets its name, and never
-//! again. Behind them stand four words, each on cache lines of its own, that the
+//! again. Behind them stand three words, each on cache lines of its own, that the
 //! daemon alone stores and readers load relaxed. All integers are little-endian.
 //!
 //! Not promised: anything about bytes between the header and `data_start`, which

@@ -29,13 +29,14 @@ pub fn ask(setting: &Setting, say: Say<'_>) -> Result<(), Failure> {
         let (mut draw, mut written, mut publishes, mut peak) = (Draw::new(rows), 0, 0, 0);
         while written < 3 * live && start.elapsed() < MOST {
             publishes += 1;
-            let next = sample.change([draw.below(rows)], i64::try_from(publishes)?)?;
+            let rows = sample.patch([draw.below(rows)], i64::try_from(publishes)?)?;
             written += published
                 .publisher
-                .publish(next)?
+                .publish_rows(None, &rows)?
                 .ok_or("the publisher saw no change")?
                 .bytes_written;
             handle.refresh()?;
+            published.publisher.housekeep()?;
             peak = peak.max(published.publisher.path().metadata()?.blocks() * 512);
         }
         let pages = published.publisher.path().metadata()?.blocks() * 512;

@@ -1,8 +1,9 @@
 //! What a publish costs the daemon: of one changed row, and of the whole.
 //!
-//! A publish is timed from the state on the heap to the new head being stored.
-//! Finding what differs is part of it, since the publisher is handed a whole
-//! state; making that state is not.
+//! A publish is timed from the rows on the heap to the new head being stored. Of one
+//! changed row that is the row itself, as a writer hands it over; building its chunk
+//! anew is part of the time, making the row is not. Of a whole state, as a foreign
+//! writer's Parquet file becomes one, finding what differs is part of it.
 
 use super::{BUDGET, Published, Say, ratio, time};
 use crate::goal::{self, Line};
@@ -39,8 +40,9 @@ pub fn ask(setting: &Setting, say: Say<'_>) -> Result<(), Failure> {
         let (mut draw, mut writes, mut last) = (Draw::new(rows), 0, None);
         let figure = each(BUDGET, 5_000, || {
             writes += 1;
-            let next = sample.change([draw.below(rows)], writes)?;
-            let (took, done) = timed(|| published.publisher.publish(next));
+            let rows = sample.patch([draw.below(rows)], writes)?;
+            let (took, done) = timed(|| published.publisher.publish_rows(None, &rows));
+            published.publisher.housekeep()?;
             last = done?;
             last.ok_or("the publisher saw no change")?;
             Ok::<_, Failure>(took)
@@ -77,6 +79,21 @@ pub fn ask(setting: &Setting, say: Say<'_>) -> Result<(), Failure> {
             }
             _ => say(Line::from(row)),
         }
+
+        let mut writes = 0;
+        let compared = each(BUDGET, 20, || {
+            writes += 1;
+            let next = sample.change([draw.below(rows)], -writes)?;
+            let (took, done) = timed(|| published.publisher.publish(next));
+            done?.ok_or("the publisher saw no change")?;
+            Ok::<_, Failure>(took)
+        })?;
+        let name = format!("one row changed, found among {size} rows");
+        let detail = "as a foreign writer's file: every row is compared";
+        let row = time("publish-all", name, compared);
+        say(Line::from(
+            row.over("memcpy 1 MiB", megabytes).detail(detail),
+        ));
 
         let mut writes = 0;
         let all = each(BUDGET, 20, || {

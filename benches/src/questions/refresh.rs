@@ -87,11 +87,12 @@ fn refresh(
         20_000,
         || {
             writes += 1;
-            let next = sample.change(changes.iter().copied(), writes)?;
+            let rows = sample.patch(changes.iter().copied(), writes)?;
             published
                 .publisher
-                .publish(next)?
+                .publish_rows(None, &rows)?
                 .ok_or("the publisher saw no change")?;
+            published.publisher.housekeep()?;
             Ok::<_, Failure>(())
         },
         || {

@@ -75,7 +75,7 @@ fn wakes(setting: &Setting, gap: Duration) -> Result<(Vec<f64>, Vec<f64>), Failu
     let _core = Core::first();
     let (mut from_call, mut from_return) = (Vec::new(), Vec::new());
     for round in 1..=ROUNDS {
-        let next = sample.change([0], round)?;
+        let rows = sample.patch([0], round)?;
         let spin = Instant::now();
         while spin.elapsed() < gap {
             std::hint::spin_loop();
@@ -83,9 +83,10 @@ fn wakes(setting: &Setting, gap: Duration) -> Result<(Vec<f64>, Vec<f64>), Failu
         let call = monotonic_nanos();
         let done = published
             .publisher
-            .publish(next)?
+            .publish_rows(None, &rows)?
             .ok_or("the publisher saw no change")?;
         let back = monotonic_nanos();
+        published.publisher.housekeep()?;
         let line = heard.next().ok_or("the waiting process ended")??;
         let (generation, woken) = line
             .split_once(' ')

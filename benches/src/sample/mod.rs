@@ -8,8 +8,12 @@
 use std::sync::Arc;
 
 use arrow_array::types::{Int64Type, TimestampMillisecondType};
-use arrow_array::{Array, Int64Array, PrimitiveArray, RecordBatch, TimestampMillisecondArray};
+use arrow_array::{
+    Array, ArrayRef, Int64Array, PrimitiveArray, RecordBatch, TimestampMillisecondArray,
+};
 use arrow_schema::DataType;
+use arrow_select::concat::concat_batches;
+use sherwood_daemon::publish::RowChanges;
 use sherwood_shared::schema::TableId;
 use sherwood_shared::state::State;
 
@@ -104,19 +108,44 @@ impl Sample {
         }
         let batch = &self.state.tables[self.table as usize];
         let mut columns = batch.columns().to_vec();
-        columns[self.column] = match batch.schema_ref().field(self.column).data_type() {
-            DataType::Int64 => Arc::new(PrimitiveArray::<Int64Type>::from_iter_values(
-                self.values.iter().copied(),
-            )),
-            _ => Arc::new(
-                PrimitiveArray::<TimestampMillisecondType>::from_iter_values(
-                    self.values.iter().copied(),
-                ),
-            ),
-        };
+        columns[self.column] = self.column_of(self.values.iter().copied());
         let batch = RecordBatch::try_new(batch.schema(), columns)?;
         self.state.tables[self.table as usize] = batch;
         Ok(&self.state)
+    }
+
+    /// Writes `value` to some rows, ascending, and returns those rows alone: what a
+    /// writer that knows what it changed hands to the publisher.
+    ///
+    /// # Errors
+    ///
+    /// What Arrow says of the new rows.
+    pub fn patch(
+        &mut self,
+        rows: impl IntoIterator<Item = u64>,
+        value: i64,
+    ) -> Result<[RowChanges; 3], Failure> {
+        let batch = &self.state.tables[self.table as usize];
+        let mut patched = Vec::new();
+        for row in rows {
+            let row = usize::try_from(row)?;
+            self.values[row] = BEGIN + value;
+            let mut columns = batch.slice(row, 1).columns().to_vec();
+            columns[self.column] = self.column_of([BEGIN + value]);
+            patched.push(RecordBatch::try_new(batch.schema(), columns)?);
+        }
+        let mut changes: [RowChanges; 3] = Default::default();
+        changes[self.table as usize].put = Some(concat_batches(batch.schema_ref(), &patched)?);
+        Ok(changes)
+    }
+
+    /// Values as an array of the type of the column that changes.
+    fn column_of(&self, values: impl IntoIterator<Item = i64>) -> ArrayRef {
+        let batch = &self.state.tables[self.table as usize];
+        match batch.schema_ref().field(self.column).data_type() {
+            DataType::Int64 => Arc::new(PrimitiveArray::<Int64Type>::from_iter_values(values)),
+            _ => Arc::new(PrimitiveArray::<TimestampMillisecondType>::from_iter_values(values)),
+        }
     }
 
     /// The number that [`change`](Self::change) wrote to a row of a snapshot's

@@ -110,7 +110,7 @@ pub enum ImportError {
         path: PathBuf,
         /// What is wrong with it, and where.
         #[source]
-        source: StateError,
+        source: Box<StateError>,
     },
     /// A state, but another cluster's.
     #[error(

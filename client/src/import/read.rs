@@ -192,15 +192,11 @@ impl File<'_> {
         let mut found = None;
         for batch in reader {
             let batch = batch?;
-            match (batch.num_rows(), &found) {
-                (0, _) => {}
-                (1, None) => found = Some(batch),
-                _ => {
-                    return Err(ParquetError::General(
-                        "more rows than the footer counts".to_owned(),
-                    ));
-                }
+            if batch.num_rows() != 1 || found.is_some() {
+                let message = "the row groups hold other rows than the footer counts";
+                return Err(ParquetError::General(message.to_owned()));
             }
+            found = Some(batch);
         }
         Ok(found)
     }
@@ -241,7 +237,10 @@ impl File<'_> {
                 expected,
                 found,
             },
-            source => ImportError::State { path, source },
+            source => ImportError::State {
+                path,
+                source: Box::new(source),
+            },
         }
     }
 }

@@ -5,7 +5,8 @@
 //! eight hex digits: the CRC-32C of all bytes of the file, with those eight digits taken as zeros (`0`). It finds every
 //! change of up to 32 bits in a row, and misses other damage once in 2^32.
 //!
-//! Tools that rewrite a Parquet file copy keys they do not know. The seal therefore counts only in a file whose
+//! A tool that rewrites a Parquet file may copy keys it does not know (pyarrow does, where it takes them for the
+//! schema's metadata). The seal therefore counts only in a file whose
 //! `created_by` is Sherwood's, which no tool copies.
 
 /// The key; its value is always [`DIGITS`] long.

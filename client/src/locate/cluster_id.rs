@@ -3,9 +3,11 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// The longest id, in bytes: with `state_`, `.parquet` and what temporary files add it stays
-/// within the 255 bytes that file systems allow a name.
-pub const MAX_CLUSTER_ID_BYTES: usize = 200;
+use sherwood_shared::layout::CLUSTER_ID_MAX_BYTES;
+
+/// The longest id, in bytes: what a snapshot's header has room for. With `state_`, `.parquet` and
+/// what temporary files add it also stays within the 255 bytes that file systems allow a name.
+pub const MAX_CLUSTER_ID_BYTES: usize = CLUSTER_ID_MAX_BYTES;
 
 /// A cluster id that may become `state_<id>.parquet` and `<id>.arrow`: not empty, at most
 /// [`MAX_CLUSTER_ID_BYTES`], no `/`, no control character, no leading dot.

@@ -48,6 +48,15 @@ pub enum PublishError {
         /// The most there may be.
         limit: u64,
     },
+    /// Rows to put or delete that do not fit their table.
+    #[error("cannot change rows of table {table}")]
+    Rows {
+        /// The table.
+        table: &'static str,
+        /// What does not fit.
+        #[source]
+        source: ArrowError,
+    },
     /// The operating system refused something.
     #[error("cannot {action} {path:?}")]
     Io {

@@ -13,6 +13,7 @@ mod clean;
 mod cut;
 mod error;
 mod file;
+mod rows;
 mod space;
 mod tables;
 mod waker;
@@ -29,6 +30,7 @@ use sherwood_shared::state::State;
 
 pub use change::{Change, Splice, TableChange};
 pub use error::PublishError;
+pub use rows::RowChanges;
 
 use cut::body_bytes;
 use file::Aside;
@@ -178,6 +180,30 @@ impl Publisher {
             }
             done => done.map(Some),
         }
+    }
+
+    /// Publishes a change given row by row, by [`TableId`], as the next generation. `None`:
+    /// nothing to do.
+    ///
+    /// Costs with the chunks touched, whatever the size of the tables (M4).
+    pub fn publish_rows(
+        &mut self,
+        cluster: Option<arrow_array::RecordBatch>,
+        rows: &[RowChanges; 3],
+    ) -> Result<Option<Published>, PublishError> {
+        let chunk_bytes = self.writer.chunk_bytes();
+        let snapshot = self.view.refresh()?;
+        let mut change = Change {
+            cluster,
+            ..Change::default()
+        };
+        for (id, slot) in TableId::ALL.into_iter().zip(&mut change.tables) {
+            *slot = rows::splices(snapshot.table(id), &rows[id as usize], chunk_bytes)?;
+        }
+        if change.is_empty() {
+            return Ok(None);
+        }
+        self.publish_change(change).map(Some)
     }
 
     /// Publishes a change in chunks, as the next generation.

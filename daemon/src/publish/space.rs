@@ -45,10 +45,22 @@ enum Status {
 #[derive(Clone, Copy, Debug)]
 struct Region {
     status: Status,
+    /// Which kind of bytes it was last opened for.
+    stream: Stream,
     /// Bytes of it that the newest generation uses, roots not counted.
     live: u64,
     /// First byte that was never written since it was opened.
     tail: u64,
+}
+
+impl Region {
+    /// Allocated and never used.
+    const NEW: Self = Self {
+        status: Status::Free(None),
+        stream: Stream::Fresh,
+        live: 0,
+        tail: 0,
+    };
 }
 
 /// The file's regions and how they are used.
@@ -118,12 +130,7 @@ impl Space {
             .regions
             .split_off(undo.regions.len().min(self.regions.len()));
         self.regions = undo.regions;
-        let free = Region {
-            status: Status::Free(None),
-            live: 0,
-            tail: 0,
-        };
-        self.regions.extend(added.iter().map(|_| free));
+        self.regions.extend(added.iter().map(|_| Region::NEW));
         self.open = undo.open;
     }
 
@@ -163,10 +170,10 @@ impl Space {
 
     /// Off the hot path: probes what was dropped and keeps `spare` regions free.
     pub(super) fn housekeep(&mut self, spare: u64) -> Result<(), PublishError> {
-        if self.free() < spare {
+        if self.free() < spare || !self.has_room_above_chunks() {
             self.reclaim();
         }
-        while self.free() < spare {
+        while self.free() < spare || !self.has_room_above_chunks() {
             self.grow(self.constants.region_bytes)?;
         }
         Ok(())
@@ -175,12 +182,32 @@ impl Space {
     /// Where the next `bytes` of a stream go: an offset of the file, a multiple of 64.
     /// Opens a free region if the stream's has no room left (W3: no block crosses).
     pub(super) fn place(&mut self, stream: Stream, bytes: u64) -> Result<u64, PublishError> {
+        self.place_in(stream, bytes, None)
+    }
+
+    /// The same for the index and the footer of a part: in a region above every byte of
+    /// its chunks, the last of which begins at `last_chunk` (F1).
+    pub(super) fn place_above(
+        &mut self,
+        last_chunk: Option<u64>,
+        bytes: u64,
+    ) -> Result<u64, PublishError> {
+        let above = last_chunk.and_then(|offset| self.constants.region_of(offset));
+        self.place_in(Stream::Meta, bytes, above)
+    }
+
+    fn place_in(
+        &mut self,
+        stream: Stream,
+        bytes: u64,
+        above: Option<u32>,
+    ) -> Result<u64, PublishError> {
         let size = self.constants.region_bytes;
         let bytes = align_up(bytes);
-        let open = self.open[stream as usize];
+        let open = self.open[stream as usize].filter(|&open| above < Some(open));
         let number = match open {
             Some(number) if size - self.region(number).tail >= bytes => number,
-            _ => self.open_region(stream)?,
+            _ => self.open_region(stream, above)?,
         };
         let region = self.region_mut(number);
         let at = region.tail;
@@ -292,6 +319,24 @@ impl Space {
             .map(|(number, _)| number)
     }
 
+    /// Could the footer of any part be placed without the file growing?
+    fn has_room_above_chunks(&self) -> bool {
+        let open_meta = self.open[Stream::Meta as usize];
+        for (number, region) in self.regions.iter().enumerate().rev() {
+            match region.status {
+                Status::Free(_) => return true,
+                Status::Open
+                    if open_meta.is_some_and(|open| usize::try_from(open) == Ok(number)) =>
+                {
+                    return true;
+                }
+                Status::Open | Status::Sealed if region.stream != Stream::Meta => return false,
+                _ => {}
+            }
+        }
+        true
+    }
+
     fn free(&self) -> u64 {
         let free = |region: &&Region| matches!(region.status, Status::Free(_));
         self.regions.iter().filter(free).count() as u64
@@ -323,18 +368,28 @@ impl Space {
         }
     }
 
-    /// Seals what the stream has open and opens a free region, a warm one first: a
-    /// page that was used costs a fraction of a fresh one.
-    fn open_region(&mut self, stream: Stream) -> Result<u32, PublishError> {
+    /// Seals what the stream has open and opens a free region above `above`, a warm one
+    /// first: a page that was used costs a fraction of a fresh one. For chunks the lowest
+    /// there is, for footers the highest, so that the ones stay above the others.
+    fn open_region(&mut self, stream: Stream, above: Option<u32>) -> Result<u32, PublishError> {
         let find = |warm: bool, regions: &[Region]| {
-            (0_u32..)
-                .zip(regions)
-                .find_map(|(number, region)| match region.status {
-                    Status::Free(dropped) if dropped.is_some() == warm => Some((number, dropped)),
-                    _ => None,
-                })
+            let free = (0_u32..).zip(regions).filter_map(|(number, region)| {
+                let Status::Free(dropped) = region.status else {
+                    return None;
+                };
+                (dropped.is_some() == warm && above < Some(number)).then_some((number, dropped))
+            });
+            match stream {
+                Stream::Meta => free.max_by_key(|(number, _)| *number),
+                Stream::Fresh | Stream::Moved => free.min_by_key(|(number, _)| *number),
+            }
         };
-        let found = find(true, &self.regions).or_else(|| find(false, &self.regions));
+        let any = |regions: &[Region]| find(true, regions).or_else(|| find(false, regions));
+        let mut found = any(&self.regions);
+        if found.is_none() {
+            self.reclaim();
+            found = any(&self.regions);
+        }
         let (number, dropped) = match found {
             Some(found) => found,
             None => {
@@ -352,14 +407,14 @@ impl Space {
         }
         *self.region_mut(number) = Region {
             status: Status::Open,
-            live: 0,
-            tail: 0,
+            stream,
+            ..Region::NEW
         };
         Ok(number)
     }
 
-    /// W6: frees the dropped regions that nobody leases. Never in the middle of a
-    /// publish: what `begin` remembers must stay true.
+    /// W6: frees the dropped regions that nobody leases. In the middle of a publish as well:
+    /// they were dropped by generations before, and what `begin` remembers learns of it.
     fn reclaim(&mut self) {
         let size = self.constants.region_bytes;
         for number in 0..self.regions.len() {
@@ -400,11 +455,7 @@ impl Space {
         let len = usize::try_from(size).unwrap_or(usize::MAX);
         let map = RegionMut::map(&self.file, start, len).map_err(io)?;
         self.maps.push(map);
-        self.regions.push(Region {
-            status: Status::Free(None),
-            live: 0,
-            tail: 0,
-        });
+        self.regions.push(Region::NEW);
         Ok(())
     }
 }

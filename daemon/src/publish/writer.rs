@@ -246,7 +246,7 @@ impl Writer {
         })
     }
 
-    /// A part's index and footer, side by side in one region.
+    /// A part's index and footer, side by side in one region, above its chunks.
     fn write_part(&mut self, part: &mut Part, schema: &Schema) -> Result<u64, PublishError> {
         let mut bytes = std::mem::take(&mut self.bytes);
         bytes.clear();
@@ -254,7 +254,8 @@ impl Writer {
         let blocks: Vec<BlockAt> = part.chunks.iter().map(|chunk| chunk.block).collect();
         footer::append(&mut bytes, schema, &blocks).map_err(|source| self.encode_error(source))?;
         let len = bytes.len() as u64;
-        let index_at = self.space.place(Stream::Meta, len)?;
+        let last_chunk = blocks.iter().map(|block| block.offset).max();
+        let index_at = self.space.place_above(last_chunk, len)?;
         self.space.write(index_at, &bytes)?;
         self.space.live(index_at, len);
         part.placed = Some(Placed {

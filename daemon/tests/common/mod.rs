@@ -94,8 +94,11 @@ impl Publish for NotingPublisher {
             bytes_written: 64,
         }))
     }
-    fn beat(&mut self) -> Result<(), PublishError> {
+    fn housekeep(&mut self) -> Result<(), PublishError> {
         Ok(())
+    }
+    fn beat(&mut self) -> Result<bool, PublishError> {
+        Ok(false)
     }
     fn generation(&self) -> u64 {
         self.generation
@@ -113,7 +116,8 @@ fn no_room() -> PublishError {
     }
 }
 
-fn tasks(state: &State) -> Vec<String> {
+/// The ids of a state's tasks.
+pub fn tasks(state: &State) -> Vec<String> {
     let ids = state.table(TableId::Tasks).column_by_name("id").unwrap();
     let ids = ids.as_string::<i32>();
     ids.iter().map(|id| id.unwrap().to_owned()).collect()
@@ -179,7 +183,7 @@ impl Case {
         let bytes = fs::read(self.state_dir().join(METADATA_FILE)).unwrap_or_default();
         serde_json::from_slice(&bytes).unwrap_or_default()
     }
-    pub fn begin(&self, ends: Noting) -> Result<(Service<Noting>, Channel), StartError> {
+    pub fn begin<E: Ends>(&self, ends: E) -> Result<(Service<E>, Channel), StartError> {
         let mut sources = Sources::default();
         let dirs = [
             ("SHERWOOD_STATE_DIR", self.state_dir()),

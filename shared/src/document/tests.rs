@@ -1,3 +1,10 @@
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_precision_loss,
+    reason = "drawn numbers: any will do"
+)]
+
 use arrow_array::types::{Int32Type, TimestampMillisecondType};
 use arrow_array::{
     BooleanArray, Float32Array, Int32Array, Int64Array, LargeListArray, NullArray, PrimitiveArray,
@@ -43,7 +50,7 @@ impl Draw {
 
     fn maybe<T>(&mut self, value: impl FnOnce(u64) -> T) -> Option<T> {
         let drawn = self.next();
-        (drawn % 4 != 0).then(|| value(drawn / 4))
+        (!drawn.is_multiple_of(4)).then(|| value(drawn / 4))
     }
 
     fn column(&mut self, data_type: &DataType, len: usize) -> ArrayRef {
@@ -82,7 +89,7 @@ impl Draw {
                 let lengths: Vec<usize> = (0..len).map(|_| self.next() as usize % 3).collect();
                 let values = self.column(item.data_type(), lengths.iter().sum());
                 let nulls: NullBuffer = (0..len)
-                    .map(|_| self.next() % 4 != 0)
+                    .map(|_| !self.next().is_multiple_of(4))
                     .collect::<Vec<_>>()
                     .into();
                 Arc::new(ListArray::new(
@@ -94,7 +101,7 @@ impl Draw {
             }
             DataType::Struct(fields) => {
                 let nulls: NullBuffer = (0..len)
-                    .map(|_| self.next() % 4 != 0)
+                    .map(|_| !self.next().is_multiple_of(4))
                     .collect::<Vec<_>>()
                     .into();
                 let columns = fields
@@ -187,7 +194,9 @@ fn loose_column(column: &ArrayRef, draw: &mut Draw) -> ArrayRef {
         },
         DataType::Int32 => DataType::Int64,
         DataType::Float32 => DataType::Float64,
-        DataType::Timestamp(..) if n % 2 == 0 => DataType::Timestamp(TimeUnit::Microsecond, None),
+        DataType::Timestamp(..) if n.is_multiple_of(2) => {
+            DataType::Timestamp(TimeUnit::Microsecond, None)
+        }
         DataType::Timestamp(..) => DataType::Timestamp(TimeUnit::Nanosecond, None),
         DataType::List(_) => {
             DataType::LargeList(Arc::new(Field::new("element", DataType::LargeUtf8, true)))

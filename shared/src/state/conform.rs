@@ -5,7 +5,7 @@
 //! | the schema's type | is made from |
 //! |---|---|
 //! | utf8 | utf8, large utf8, utf8 view, dictionaries of those |
-//! | int32, int64 | any signed or unsigned integer whose values fit |
+//! | int32, int64 | any signed or unsigned integer whose values fit; float64 whose values are whole and fit (pandas has no other way to write an integer column with gaps) |
 //! | float32 | float16, float64 and integers, rounded to the nearest float32 |
 //! | bool | bool |
 //! | timestamp(ms), UTC | any unit and zone (a time without a zone is taken as UTC; what is below a millisecond is dropped, towards the past), and float64 seconds since the epoch |
@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{
-    Float32Type, Float64Type, TimestampMicrosecondType, TimestampMillisecondType,
+    Float32Type, Float64Type, Int64Type, TimestampMicrosecondType, TimestampMillisecondType,
     TimestampNanosecondType, TimestampSecondType,
 };
 use arrow_array::{
@@ -77,6 +77,14 @@ pub(crate) fn conform(array: &ArrayRef, to: &DataType, column: &str) -> Result<A
             let ints =
                 cast_with_options(array, to, &options).map_err(|_| wrong_type(column, from, to))?;
             no_new_null(array, ints, column, to)
+        }
+        DataType::Int32 | DataType::Int64 if *from == DataType::Float64 => {
+            let whole = whole_numbers(array.as_primitive());
+            conform(
+                &no_new_null(array, Arc::new(whole), column, to)?,
+                to,
+                column,
+            )
         }
         DataType::Float32 if from.is_numeric() && !is_decimal(from) => {
             let floats = recast(array, to, column)?;
@@ -232,6 +240,19 @@ fn no_new_null(
         Some(index) => Err(value_misfit(source, index, column, to)),
         None => Ok(made),
     }
+}
+
+/// Null where a float is no integer, or one beyond those that doubles count without gaps.
+fn whole_numbers(floats: &PrimitiveArray<Float64Type>) -> PrimitiveArray<Int64Type> {
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    floats.unary_opt(|value| {
+        let whole = value.fract() == 0.0 && value.abs() <= EXACT;
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "whole and in range, checked above"
+        )]
+        whole.then_some(value as i64)
+    })
 }
 
 fn no_new_infinity(

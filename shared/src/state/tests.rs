@@ -95,6 +95,10 @@ fn known_columns_come_first_in_schema_order_and_others_follow_as_they_came() {
         ["cpu_cores", "gpu_cores", "memory_mb", "tpu"]
     );
     assert_eq!(resources.column(2).as_primitive::<Int32Type>().value(0), 9);
+    assert!(
+        resources.fields()[3].is_nullable(),
+        "another writer's field may miss anywhere"
+    );
     let schema = tasks.schema();
     for (index, field) in schema.fields().iter().enumerate() {
         assert_eq!(field.is_nullable(), index != 0, "{}", field.name());

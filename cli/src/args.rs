@@ -1,0 +1,317 @@
+//! What the command line says: every option, its help, and the exit codes.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args as Group, Parser, Subcommand, ValueEnum};
+use sherwood_client::TableId;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  error: damaged or unreadable data, no permission, a disk that is full, ...
+  2  wrong usage
+  3  an ID was not found (those that were are printed)
+  4  stale (older than --max-age) or unavailable (no state there, no daemon)";
+
+const EXAMPLES: &str = "\
+Examples:
+  sherwood sample --nodes 20 --tasks 1000 --content 500 --out /tmp/demo
+  sherwood --state-dir /tmp/demo status
+  sherwood get nodes
+  sherwood get tasks task-1 task-2 -o json
+  sherwood get tasks -o jsonl | jq 'select(.status == \"failed\") | .id'
+  sherwood watch --count 1 --timeout 60
+  sherwood verify /run/sherwood/default.arrow
+
+Results go to stdout, everything else to stderr.";
+
+/// Look at the state of a cluster: its nodes, tasks and content.
+///
+/// With a running sherwoodd the state is read from its snapshot in shared memory; without
+/// one, from the Parquet file in the state directory.
+#[derive(Debug, Parser)]
+#[command(
+    name = "sherwood",
+    version,
+    max_term_width = 100,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    after_help = EXIT_CODES,
+    after_long_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"),
+)]
+pub struct Args {
+    #[command(flatten)]
+    pub places: PlaceArgs,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Where the state is. One of these is enough; none at all means the usual places.
+#[derive(Clone, Debug, Default, Group)]
+#[command(next_help_heading = "Where the state is")]
+pub struct PlaceArgs {
+    /// Directory that holds state_metadata.json and state_<cluster>.parquet
+    ///
+    /// A running daemon's snapshot is read if it stands for exactly this directory (not for
+    /// one that this is a copy of), else the Parquet file. Default: $SHERWOOD_STATE_DIR; where
+    /// that is not set, the first of ~/.ipfs/cluster_state, ~/.ipfs_cluster_state,
+    /// /var/lib/ipfs/cluster_state and /var/lib/sherwood that holds a state.
+    #[arg(long, value_name = "DIR", global = true)]
+    pub state_dir: Option<PathBuf>,
+
+    /// Directory that holds the daemon's snapshot, <cluster>.arrow
+    ///
+    /// Enough by itself: its only snapshot is read, or that of --cluster-id. Default:
+    /// $SHERWOOD_RUN_DIR; where no state directory is found either, $XDG_RUNTIME_DIR/sherwood,
+    /// /run/sherwood and /dev/shm/sherwood.
+    #[arg(long, value_name = "DIR", global = true)]
+    pub run_dir: Option<PathBuf>,
+
+    /// Which cluster, where there are several [default: $SHERWOOD_CLUSTER_ID]
+    #[arg(long, value_name = "ID", global = true)]
+    pub cluster_id: Option<String>,
+
+    /// Read this snapshot file, whatever it stands for
+    #[arg(long, value_name = "FILE", global = true, conflicts_with_all = ["state_dir", "run_dir"])]
+    pub snapshot: Option<PathBuf>,
+
+    /// Read this Parquet state file, whether or not a daemon serves it
+    #[arg(long, value_name = "FILE", global = true, conflicts_with_all = ["state_dir", "run_dir", "snapshot"])]
+    pub parquet: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Say which state there is, how large, how old, and whether a daemon keeps it up to date
+    Status(StatusArgs),
+    /// Print nodes, tasks or content: all of them in key order, or those with the given IDs
+    Get(GetArgs),
+    /// Print one line for each new generation that a daemon publishes
+    Watch(WatchArgs),
+    /// Check a snapshot or a Parquet state file and say what is wrong with it
+    Verify(VerifyArgs),
+    /// Write each table as a plain Arrow IPC file, for tools that open files by path
+    Snapshot(SnapshotArgs),
+    /// Make up a plausible state of any size and write it as a state directory
+    Sample(SampleArgs),
+}
+
+/// How old a state may be.
+#[derive(Clone, Copy, Debug, Group)]
+pub struct AgeArgs {
+    /// Exit with 4 if the state may be older than this
+    ///
+    /// A state that a live daemon publishes is current, however long ago it last changed. A
+    /// dead daemon's snapshot is as old as its last publish, a Parquet file read without a
+    /// daemon as old as its last modification. A daemon that does not show a sign of life
+    /// within three seconds counts as dead.
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = seconds)]
+    pub max_age: Option<Duration>,
+}
+
+#[derive(Debug, Group)]
+#[command(after_long_help = "\
+With -o json exactly these keys, null where unknown:
+  cluster_id, generation, age_seconds, stale, nodes, tasks, content (numbers of rows),
+  state_path (the state directory), snapshot_path, daemon_pid
+
+stale: a daemon served this state and is dead, or shows no sign of life. age_seconds: since the
+last publish, or since the Parquet file was modified; a quiet cluster grows old without being stale.
+
+Example:
+  sherwood --run-dir /run/sherwood status -o json | jq .stale")]
+pub struct StatusArgs {
+    /// Format
+    #[arg(short, long, value_enum, default_value_t = StatusFormat::Text)]
+    pub output: StatusFormat,
+    #[command(flatten)]
+    pub age: AgeArgs,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum StatusFormat {
+    /// One fact a line
+    Text,
+    /// One object
+    Json,
+}
+
+#[derive(Debug, Group)]
+#[command(after_long_help = "\
+Examples:
+  sherwood get nodes
+  sherwood get tasks task-17 task-4 -o json
+  sherwood get content -o jsonl --max-age 10 | wc -l
+
+json and jsonl hold every column of the state, the table only the most asked-for. In json and jsonl
+timestamps are text in UTC (2026-01-02T03:04:05.678Z), structs are objects, lists are arrays, binary
+values are hexadecimal text, and numbers that JSON does not have (NaN, infinities) are null. In a
+table a null is \"-\".
+
+With IDs, rows come in the order of the IDs, each once; if some are not found the others are printed
+and the exit code is 3. If the daemon that served the state is dead, the rows are printed all the
+same, with a warning: see --max-age.")]
+pub struct GetArgs {
+    /// What to print
+    #[arg(value_enum)]
+    pub table: TableName,
+    /// Node ids, task ids or CIDs; none for all rows
+    #[arg(value_name = "ID")]
+    pub ids: Vec<String>,
+    /// Format
+    #[arg(short, long, value_enum, default_value_t = RowFormat::Table)]
+    pub output: RowFormat,
+    #[command(flatten)]
+    pub age: AgeArgs,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TableName {
+    /// The hosts
+    Nodes,
+    /// The work
+    Tasks,
+    /// The content items
+    Content,
+}
+
+impl From<TableName> for TableId {
+    fn from(name: TableName) -> Self {
+        match name {
+            TableName::Nodes => Self::Nodes,
+            TableName::Tasks => Self::Tasks,
+            TableName::Content => Self::Content,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RowFormat {
+    /// Aligned columns for people
+    Table,
+    /// One array of objects
+    Json,
+    /// One object a line
+    Jsonl,
+}
+
+#[derive(Debug, Group)]
+#[command(after_long_help = "\
+A line has the generation, when it was published, the numbers of rows, and in parentheses by how
+much they changed since the line before. Generations that follow each other faster than they can be
+read are skipped, never shown in part.
+
+The exit code is 0 when --count lines were printed, or the time is over and no --count was given; 4
+when the time was over before that.
+
+Examples:
+  sherwood watch
+  sherwood watch -o jsonl | jq .generation
+  sherwood watch --count 1 --timeout 30 && echo changed")]
+pub struct WatchArgs {
+    /// Format
+    #[arg(short, long, value_enum, default_value_t = WatchFormat::Text)]
+    pub output: WatchFormat,
+    /// Stop after so many lines
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+    /// Stop after so long
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = seconds)]
+    pub timeout: Option<Duration>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum WatchFormat {
+    /// One line for people
+    Text,
+    /// One object a line
+    Jsonl,
+}
+
+#[derive(Debug, Group)]
+#[command(after_long_help = "\
+Every chunk, footer, index and key of the newest generation is looked at, in a copy, so a file of
+any origin can be given. Everything that is wrong is printed, one line each, with the byte offset
+where it stands. A value changed into another valid value can be told in Parquet files that Sherwood
+wrote, which carry a checksum, but not in a snapshot.
+
+The exit code is 0 for a good file and 1 for a damaged one.
+
+Examples:
+  sherwood verify /run/sherwood/default.arrow
+  sherwood verify /var/lib/sherwood/state_default.parquet")]
+pub struct VerifyArgs {
+    /// The snapshot or Parquet file, told apart by their first bytes
+    pub file: PathBuf,
+}
+
+#[derive(Debug, Group)]
+#[command(after_long_help = "\
+Writes cluster.arrow, nodes.arrow, tasks.arrow and content.arrow, all of one generation. Each file is
+replaced as a whole, so that nobody sees half of one; the schema's metadata of each says of which
+cluster and generation it is (sherwood.cluster_id, sherwood.generation).
+
+Example:
+  sherwood snapshot /tmp/now
+  python3 -c \"import pyarrow as pa; print(pa.ipc.open_file('/tmp/now/tasks.arrow').read_all())\"")]
+pub struct SnapshotArgs {
+    /// Directory for the four files; made if need be
+    pub out_dir: PathBuf,
+}
+
+#[derive(Debug, Group)]
+#[command(after_long_help = "\
+The cluster is called \"sample\", or what --cluster-id says. The same options give the same state, byte
+for byte. A state of the same name in that directory is replaced.
+
+Example:
+  sherwood sample --nodes 20 --tasks 1000 --content 500 --out /tmp/demo
+  sherwoodd --state-dir /tmp/demo --run-dir /dev/shm/demo &
+  sherwood --state-dir /tmp/demo get nodes")]
+pub struct SampleArgs {
+    /// Number of nodes
+    #[arg(long, value_name = "N")]
+    pub nodes: usize,
+    /// Number of tasks
+    #[arg(long, value_name = "N")]
+    pub tasks: usize,
+    /// Number of content items
+    #[arg(long, value_name = "N")]
+    pub content: usize,
+    /// State directory to write, made if need be
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Another seed, another state
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+}
+
+/// A number of seconds, fractions allowed.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let number: f64 = text
+        .parse()
+        .map_err(|_| "not a number of seconds".to_owned())?;
+    Duration::try_from_secs_f64(number)
+        .map_err(|_| "not a number of seconds that can pass".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_options_do_not_contradict_each_other() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn seconds_are_finite_and_not_negative() {
+        assert_eq!(seconds("0"), Ok(Duration::ZERO));
+        assert_eq!(seconds("1.5"), Ok(Duration::from_millis(1500)));
+        for bad in ["-1", "NaN", "inf", "1s", "", "1e300"] {
+            assert!(seconds(bad).is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! Why a command failed, and the exit code that says so.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use sherwood_client::import::ImportError;
+use sherwood_client::locate::{BadClusterId, LocateError};
+use sherwood_client::verify::VerifyError;
+use sherwood_client::{OpenError, ReadError, TableId};
+use thiserror::Error;
+
+use crate::sample::SampleError;
+
+/// Why a command failed.
+#[derive(Debug, Error)]
+pub enum CliError {
+    /// A state directory that does not lead to a state.
+    #[error(transparent)]
+    Locate(Box<LocateError>),
+    /// A Parquet state that cannot be read.
+    #[error(transparent)]
+    Import(Box<ImportError>),
+    /// A snapshot that cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// `sample`.
+    #[error(transparent)]
+    Sample(Box<SampleError>),
+    /// A file that could not even be looked at.
+    #[error(transparent)]
+    Verify(#[from] VerifyError),
+    /// Looked everywhere.
+    #[error(
+        "no cluster state found{}: say where it is with --state-dir or --run-dir; looked in {}",
+        of(cluster),
+        list(looked)
+    )]
+    NoState {
+        /// The cluster asked for.
+        cluster: Option<String>,
+        /// Every place.
+        looked: Vec<PathBuf>,
+    },
+    /// A run directory without a snapshot.
+    #[error("no snapshot in {dir:?}: is sherwoodd running with this run directory?")]
+    NoSnapshot {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// A run directory that cannot be listed.
+    #[error("cannot list the run directory {dir:?}")]
+    RunDir {
+        /// The directory.
+        dir: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// Nothing chooses between several snapshots.
+    #[error(
+        "several snapshots: {}; choose one with --cluster-id",
+        list(candidates)
+    )]
+    SeveralSnapshots {
+        /// All of them.
+        candidates: Vec<PathBuf>,
+    },
+    /// A name that cannot be a cluster's.
+    #[error("{place}: not a cluster id")]
+    ClusterId {
+        /// The option or variable.
+        place: &'static str,
+        /// What is wrong with it.
+        #[source]
+        source: BadClusterId,
+    },
+    /// The file given is another cluster's.
+    #[error("{path:?} is the state of cluster {found:?}, not of {wanted:?}")]
+    WrongCluster {
+        /// The file.
+        path: PathBuf,
+        /// The cluster it is of.
+        found: String,
+        /// The cluster asked for.
+        wanted: String,
+    },
+    /// `get` with ids.
+    #[error("no {} with {} {}", table.name(), table.key(), ids.join(", "))]
+    NotFound {
+        /// The table.
+        table: TableId,
+        /// The ids that no row has.
+        ids: Vec<String>,
+    },
+    /// `--max-age`.
+    #[error(
+        "the state is {} old, and --max-age allows {}: {why}",
+        age.map_or("of unknown age, maybe too".to_owned(), crate::text::duration),
+        crate::text::duration(*allowed)
+    )]
+    Stale {
+        /// How old, where known.
+        age: Option<Duration>,
+        /// What was asked for.
+        allowed: Duration,
+        /// What is with the daemon.
+        why: String,
+    },
+    /// `watch` without a snapshot.
+    #[error(
+        "there is no snapshot to watch, only the Parquet file {path:?}: start sherwoodd on its directory"
+    )]
+    NothingToWatch {
+        /// The file.
+        path: PathBuf,
+    },
+    /// `watch`: the snapshot file at the path is now another state's.
+    #[error("the snapshot {path:?} no longer stands for the state directory {state_dir:?}")]
+    Usurped {
+        /// The snapshot.
+        path: PathBuf,
+        /// The state directory that was watched.
+        state_dir: PathBuf,
+    },
+    /// `watch` with `--count`.
+    #[error("the time is over after {seen} of {wanted} generations")]
+    TimeOver {
+        /// Lines printed.
+        seen: u64,
+        /// Lines asked for.
+        wanted: u64,
+    },
+    /// `verify`: everything was said already.
+    #[error("the file is damaged")]
+    Damaged,
+    /// A value that cannot be printed.
+    #[error("cannot print column {column}")]
+    Column {
+        /// Its name.
+        column: String,
+        /// Why.
+        #[source]
+        source: arrow_schema::ArrowError,
+    },
+    /// `snapshot`: a table that Arrow does not write.
+    #[error("cannot write {path:?}")]
+    Encode {
+        /// The file.
+        path: PathBuf,
+        /// What Arrow said.
+        #[source]
+        source: arrow_schema::ArrowError,
+    },
+    /// `snapshot`: a file that could not be written. Files of the same name are as they were.
+    #[error("cannot write {path:?}")]
+    Write {
+        /// The file or directory.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// Standard output.
+    #[error("cannot write to standard output")]
+    Output(#[from] io::Error),
+}
+
+impl CliError {
+    /// See [`crate::args`].
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            // Who reads us has read enough.
+            Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
+            Self::ClusterId { .. } => 2,
+            Self::NotFound { .. } => 3,
+            _ if self.is_unavailable() => 4,
+            _ => 1,
+        }
+    }
+
+    /// Is there no state to read, or none that is fresh enough? Waiting may help.
+    fn is_unavailable(&self) -> bool {
+        match self {
+            Self::NoState { .. }
+            | Self::NoSnapshot { .. }
+            | Self::Stale { .. }
+            | Self::NothingToWatch { .. }
+            | Self::TimeOver { .. } => true,
+            Self::Import(error) => matches!(**error, ImportError::Missing { .. }),
+            Self::Locate(error) => match &**error {
+                LocateError::Nothing { .. } | LocateError::Missing { .. } => true,
+                LocateError::Directory { source, .. } => source.kind() == io::ErrorKind::NotFound,
+                _ => false,
+            },
+            Self::RunDir { source, .. } => source.kind() == io::ErrorKind::NotFound,
+            Self::Read(ReadError::Open(error)) => matches!(
+                error,
+                OpenError::Missing { .. } | OpenError::Unpublished { .. }
+            ),
+            _ => false,
+        }
+    }
+
+    /// Is there nothing to add to what was printed?
+    pub fn is_silent(&self) -> bool {
+        match self {
+            Self::Output(error) => error.kind() == io::ErrorKind::BrokenPipe,
+            Self::Damaged => true,
+            _ => false,
+        }
+    }
+}
+
+impl From<LocateError> for CliError {
+    fn from(error: LocateError) -> Self {
+        Self::Locate(Box::new(error))
+    }
+}
+
+impl From<ImportError> for CliError {
+    fn from(error: ImportError) -> Self {
+        Self::Import(Box::new(error))
+    }
+}
+
+impl From<SampleError> for CliError {
+    fn from(error: SampleError) -> Self {
+        Self::Sample(Box::new(error))
+    }
+}
+
+fn list(paths: &[PathBuf]) -> String {
+    let paths: Vec<String> = paths
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
+    paths.join(", ")
+}
+
+fn of(cluster: &Option<String>) -> String {
+    cluster
+        .as_ref()
+        .map_or(String::new(), |id| format!(" of cluster {id:?}"))
+}
