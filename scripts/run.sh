@@ -9,15 +9,16 @@ state=target/run/state
 log=target/run/sherwoodd.log
 run_dir=''
 daemon=''
+watching=''
 
 finish() {
     trap - EXIT
     trap '' INT TERM HUP
-    if [ -n "$daemon" ]; then
-        kill -TERM "$daemon" 2>/dev/null || true
-        wait "$daemon" 2>/dev/null || true
+    if [ -n "$watching$daemon" ]; then
+        kill -TERM $watching $daemon 2>/dev/null || true
+        wait $watching $daemon 2>/dev/null || true
     fi
-    [ -z "$run_dir" ] || rm -rf "$run_dir"
+    [ -z "$run_dir" ] || rm -rf "$run_dir" target/run/in_memory
 }
 trap finish EXIT
 # On a terminal, Ctrl-C is the ordinary end.
@@ -33,12 +34,17 @@ fi
 
 # A directory of our own, in memory if there is a place for it.
 make_run_dir() {
-    local place
+    local place left_over
+    # What a run that was killed with -9 could not remove.
+    if left_over=$(cat target/run/in_memory 2>/dev/null); then
+        [[ $left_over != */sherwood-run.?????? ]] || rm -rf "$left_over"
+    fi
     for place in "${XDG_RUNTIME_DIR:-}" /dev/shm; do
         [ -n "$place" ] && [ -d "$place" ] && [ -w "$place" ] || continue
-        run_dir=$(mktemp -d "$place/sherwood-run.XXXXXX" 2>/dev/null) && return
+        run_dir=$(mktemp -d "$place/sherwood-run.XXXXXX" 2>/dev/null) && break
     done
-    run_dir=$(mktemp -d "$PWD/target/run/shared.XXXXXX")
+    [ -n "$run_dir" ] || run_dir=$(mktemp -d "$PWD/target/run/sherwood-run.XXXXXX")
+    printf '%s' "$run_dir" >target/run/in_memory
 }
 
 # Says a command, runs it, and indents what it prints.
@@ -91,6 +97,7 @@ for _ in $(seq 600); do
 done
 "$sherwood" sample --nodes 20 --tasks 1000 --content 500 --seed 1 --out "$state"
 wait "$watching" || die "the new generation did not arrive; the daemon's log is $log"
+watching=''
 sed 's/^/    /' target/run/seen
 show get tasks task-0000000042
 
@@ -112,6 +119,11 @@ cat <<END
 
 The daemon's log is $log. Below, one line for each new generation. Ctrl-C ends all.
 END
-"${tied[@]}" "$sherwood" --state-dir "$state" watch 9>&- &
-wait -n "$daemon" "$!" || true
-kill -0 "$daemon" 2>/dev/null || { cat "$log" >&2; die "the daemon has ended; the lines above are its log"; }
+"${tied[@]}" "$sherwood" --state-dir "$state" watch </dev/null 9>&- &
+watching=$!
+# Reading tells us that the terminal has gone, which no signal need do.
+while kill -0 "$daemon" 2>/dev/null; do
+    read -r -t 1 _ || [ $? -gt 128 ] || exit 0
+done
+cat "$log" >&2
+die "the daemon has ended by itself; the lines above are its log"

@@ -42,7 +42,12 @@ def unsafe():
     for path in sorted(map(Path, listed.stdout.split("\n")[:-1])):
         if NOT_OURS in path.parents or path in MAY_BE_UNSAFE or not path.exists():
             continue
-        for number, line in enumerate(path.read_text().splitlines(), 1):
+        text = path.read_text()
+        # A test may have to do what Rust cannot vouch for, such as fork. It says so at the top, and
+        # the compiler then wants a reason at each place.
+        if path.parts[0] == "tests" and "#![deny(unsafe_code)]" in text:
+            continue
+        for number, line in enumerate(text.splitlines(), 1):
             code = line.split("//")[0]
             if re.search(r"\bunsafe\b", code):
                 yield f"{path}:{number}: unsafe code belongs in sherwood-shared"
