@@ -162,7 +162,10 @@ impl Constants {
             });
         }
         let data_start = u64_at(bytes, 24);
-        if data_start < HEADER_BYTES as u64 || data_start % 4096 != 0 || data_start > 1 << 36 {
+        if data_start < HEADER_BYTES as u64
+            || !data_start.is_multiple_of(4096)
+            || data_start > 1 << 36
+        {
             return Err(HeaderError::Value {
                 field: "data_start",
                 value: data_start,

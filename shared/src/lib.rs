@@ -9,9 +9,10 @@
 //! - the state: [`schema`], [`state`], and its one-row form [`document`].
 //!
 //! `docs/format.md` is the authority for the bytes, `docs/design.md` for the rules. The
-//! only crate that may say `unsafe`, and it does so in [`mapping`], [`futex`] and
-//! [`batch`].
+//! only crate that may say `unsafe`, and it does so in [`mapping`], [`futex`], [`batch`] and
+//! `arrays`.
 
+mod arrays;
 pub mod batch;
 pub mod document;
 pub mod file;

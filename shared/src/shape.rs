@@ -118,7 +118,12 @@ pub fn check(schema: &Schema, message: &Message<'_>, body: &[u8]) -> Result<(), 
 /// The bits set among the first `rows`; `None` if there are fewer.
 fn ones(bitmap: &[u8], rows: usize) -> Option<usize> {
     let (whole, rest) = (bitmap.get(..rows / 8)?, rows % 8);
-    let mut ones: usize = whole.iter().map(|byte| byte.count_ones() as usize).sum();
+    let (words, bytes) = whole.as_chunks::<8>();
+    let words = words
+        .iter()
+        .map(|word| u64::from_le_bytes(*word).count_ones() as usize);
+    let bytes = bytes.iter().map(|byte| byte.count_ones() as usize);
+    let mut ones: usize = words.sum::<usize>() + bytes.sum::<usize>();
     if rest > 0 {
         ones += (bitmap.get(rows / 8)? & ((1 << rest) - 1)).count_ones() as usize;
     }

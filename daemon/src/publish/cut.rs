@@ -23,7 +23,7 @@ pub(super) fn cut(batch: &RecordBatch, chunk_bytes: usize) -> Vec<std::ops::Rang
         return Vec::new();
     }
     if total <= chunk_bytes {
-        return vec![0..rows];
+        return std::iter::once(0..rows).collect();
     }
     // Leave an eighth of each for rows to come, so that the next insert splits nothing.
     let pieces = total.div_ceil(chunk_bytes - chunk_bytes / 8);
