@@ -7,12 +7,14 @@
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use sherwood_client::Liveness;
+
 use crate::error::CliError;
 use crate::find::{Found, Origin};
 use crate::text;
 
 /// A live daemon beats each second: this long without a beat, it hangs.
-const PATIENCE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Liveness::PATIENCE;
 
 /// What is with the daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -77,6 +77,17 @@ pub struct Liveness {
     pub silent_for: Duration,
 }
 
+impl Liveness {
+    /// A daemon beats each second; one that is silent for longer than this hangs.
+    pub const PATIENCE: Duration = Duration::from_secs(3);
+
+    /// Is the snapshot possibly behind the state: is no daemon alive, or does it hang?
+    #[must_use]
+    pub fn is_stale(&self) -> bool {
+        !self.alive || self.silent_for > Self::PATIENCE
+    }
+}
+
 impl Reader {
     /// Opens a snapshot file and acquires its newest snapshot.
     ///
@@ -112,14 +123,18 @@ impl Reader {
         })
     }
 
-    /// The newest snapshot, owned.
+    /// The newest snapshot, owned. Looks at the path as well, at most once a second: a
+    /// file may lose its name while no daemon lives that could mark it (R5).
     pub fn snapshot(&self) -> Result<Snapshot, ReadError> {
-        Ok(self.lock().acquire(&self.shared.path)?.snapshot)
+        let mut attached = self.lock();
+        attached.follow(&self.shared.path, LONGEST_SLEEP);
+        Ok(attached.acquire(&self.shared.path)?.snapshot)
     }
 
-    /// Is a daemon alive behind the file at the path? Costs two syscalls.
+    /// Is a daemon alive behind the file at the path? Costs a few syscalls.
     pub fn liveness(&self) -> Result<Liveness, ReadError> {
         let mut attached = self.lock();
+        attached.follow(&self.shared.path, LOOK_AGAIN);
         let count = attached.file.header().beat();
         if attached.beat.count != count {
             attached.beat = Beat {
@@ -175,7 +190,7 @@ impl Attached {
     fn acquire(&mut self, path: &Path) -> Result<View, ReadError> {
         let mut head = self.file.header().observe();
         if head.is_superseded() {
-            self.follow(path);
+            self.follow(path, LOOK_AGAIN);
             head = self.file.header().observe();
         }
         let snapshot = match &self.current {
@@ -194,26 +209,22 @@ impl Attached {
     }
 
     /// Goes over to the file at the path, if it is another one that can be read.
-    fn follow(&mut self, path: &Path) -> bool {
-        if self
-            .looked_at_path
-            .is_some_and(|looked| looked.elapsed() < LOOK_AGAIN)
-        {
-            return false;
+    /// Looks at most once in `interval`.
+    fn follow(&mut self, path: &Path, interval: Duration) {
+        let looked = self.looked_at_path;
+        if looked.is_some_and(|looked| looked.elapsed() < interval) {
+            return;
         }
         self.looked_at_path = Some(Instant::now());
         if self.file.is_at_its_path() {
-            return false;
+            return;
         }
         // A file that cannot be read yet is no reason to lose the one at hand.
-        let Ok(mut next) = Self::open(path) else {
-            return false;
-        };
-        if next.turn(path).is_err() {
-            return false;
+        if let Ok(mut next) = Self::open(path)
+            && next.turn(path).is_ok()
+        {
+            *self = next;
         }
-        *self = next;
-        true
     }
 
     /// R2: the loop that leases what the head names until nothing is missing.
@@ -365,6 +376,10 @@ pub struct Handle {
 impl Handle {
     /// The newest snapshot: one relaxed load when nothing was published since.
     ///
+    /// A file that loses its name while no daemon lives (somebody removed the run directory)
+    /// cannot tell: a loop of this call alone stays with it. Call [`wait`](Self::wait),
+    /// [`Reader::snapshot`] or [`Reader::liveness`] now and then; they look at the path (R5).
+    ///
     /// When a refresh fails (out of descriptors, a damaged file) this is the last good
     /// one, [`last_error`](Self::last_error) says why, and the next call tries again.
     #[inline]
@@ -431,7 +446,9 @@ impl Handle {
                 .is_some_and(|seen| self.view.file.header().is_unchanged(seen))
             {
                 let mut attached = self.reader.lock();
-                if attached.follow(&self.reader.shared.path) {
+                attached.follow(&self.reader.shared.path, LOOK_AGAIN);
+                // Another handle may have followed before.
+                if !Arc::ptr_eq(&self.view.file, &attached.file) {
                     self.view = attached.acquire(&self.reader.shared.path)?;
                 }
             }

@@ -248,7 +248,8 @@ impl Snapshot {
         self.row(cid)
     }
 
-    /// The whole state as flat tables. Copies.
+    /// The whole state as flat tables. Copies, but a table of one chunk, which goes on
+    /// sharing the daemon's memory.
     pub fn to_state(&self) -> Result<State, ReadError> {
         let table = |id| {
             let table = self.table(id);
@@ -325,13 +326,14 @@ impl Snapshot {
         let decoder = BatchDecoder::new(Arc::new(footer.schema));
         let batch = decoder.decode(&bytes, block.meta_bytes);
         let batch = batch.map_err(|source| damaged(source.into()))?;
-        let own = batch
-            .schema()
-            .index_of(ROOT_COLUMN)
-            .map_err(|_| no_root("no root column"))?;
-        let columns: Vec<usize> = (0..batch.num_columns())
-            .filter(|&column| column != own)
-            .collect();
+        // Ours is the last; somebody else's column may have the same name.
+        let schema = batch.schema();
+        let own = schema
+            .fields()
+            .last()
+            .filter(|field| field.name() == ROOT_COLUMN);
+        own.ok_or_else(|| no_root("no root column"))?;
+        let columns: Vec<usize> = (0..batch.num_columns() - 1).collect();
         if batch.num_rows() != 1 {
             return Err(no_root("not one row"));
         }

@@ -48,7 +48,7 @@ pub enum OpenError {
     Resources {
         /// The file.
         path: PathBuf,
-        /// Which: EMFILE, ENFILE, ENOLCK or ENOMEM.
+        /// Which: EMFILE, ENFILE, ENOLCK, ENOMEM, or EAGAIN of a mapping.
         #[source]
         source: io::Error,
     },
@@ -192,6 +192,9 @@ impl SnapshotFile {
 
     /// Is a daemon alive behind it? Without one nothing may be leased (R1), and
     /// nothing changes any more.
+    ///
+    /// Asks by a lock that is given back at once, on the descriptor that the header is
+    /// mapped from: the one exception to R3, of a byte that no lease covers.
     pub fn has_writer(&self) -> Result<bool, OpenError> {
         lock::is_held_exclusively(&self.file, WITNESS_AT, 1)
             .map_err(|source| io_error("look for the daemon of", &self.path, source))
@@ -331,7 +334,8 @@ fn trust(path: &Path, metadata: &Metadata) -> Result<(), OpenError> {
 fn io_error(action: &'static str, path: &Path, source: io::Error) -> OpenError {
     let path = path.to_owned();
     match source.raw_os_error() {
-        Some(libc::EMFILE | libc::ENFILE | libc::ENOLCK | libc::ENOMEM) => {
+        // EAGAIN is mmap's word for locked memory (RLIMIT_MEMLOCK); locks never come here with it.
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOLCK | libc::ENOMEM | libc::EAGAIN) => {
             OpenError::Resources { path, source }
         }
         _ => OpenError::Io {

@@ -194,7 +194,10 @@ impl Constants {
     /// First byte of a region.
     #[must_use]
     pub fn region_start(&self, region: u32) -> u64 {
-        self.data_start + u64::from(region) * self.region_bytes
+        // Saturates for what only a damaged file names: beyond every file's end.
+        u64::from(region)
+            .saturating_mul(self.region_bytes)
+            .saturating_add(self.data_start)
     }
 
     /// The region that holds the byte at `offset`; `None` before region 0 or absurdly far.

@@ -56,10 +56,9 @@ fn set(file: impl AsFd, kind: libc::c_int, start: u64, len: u64) -> io::Result<(
     };
     match fcntl(file, FcntlArg::F_OFD_SETLK(&lock)) {
         Ok(_) => Ok(()),
-        // POSIX allows both for "somebody else has it".
-        Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EACCES) => {
-            Err(io::ErrorKind::WouldBlock.into())
-        }
+        // Linux says EAGAIN for "somebody else has it". EACCES is a security module that
+        // forbids locks: no reason to try again (R2).
+        Err(nix::errno::Errno::EAGAIN) => Err(io::ErrorKind::WouldBlock.into()),
         Err(errno) => Err(errno.into()),
     }
 }

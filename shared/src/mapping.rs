@@ -54,6 +54,8 @@ impl Region {
         // SAFETY: see the module: the file is trusted, long enough and never cut, and
         // slices are made only of its frozen ranges.
         let map = unsafe { MmapOptions::new().offset(start).len(len).map(file) }?;
+        // A core dump need not hold the state (F8). Advice: may fail.
+        let _ = map.advise(Advice::DontDump);
         Ok(Self {
             backing: Backing::Mapped(map),
         })

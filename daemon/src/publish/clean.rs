@@ -42,28 +42,45 @@ pub(super) fn is_needed(space: &Space) -> bool {
     space.used_bytes() > bound + SLACK_REGIONS * size
 }
 
-/// Moves up to `budget` bytes; chunks of parts that are to be written anyway first.
+/// Moves up to `budget` bytes, as long as more is in use than is good, or `anyway`; chunks
+/// of parts that are to be written anew first.
+///
+/// A luxury: where there is no room for it, it moves nothing.
 pub(super) fn clean(
     space: &mut Space,
     tables: &mut [TableMap; 3],
     budget: u64,
+    anyway: bool,
 ) -> Result<Cleaned, PublishError> {
     let mut cleaned = Cleaned::default();
-    while is_needed(space) && cleaned.bytes < budget {
+    match move_out(space, tables, budget, anyway, &mut cleaned) {
+        Ok(()) | Err(PublishError::Full { .. } | PublishError::Limit { .. }) => Ok(cleaned),
+        Err(error) => Err(error),
+    }
+}
+
+fn move_out(
+    space: &mut Space,
+    tables: &mut [TableMap; 3],
+    budget: u64,
+    anyway: bool,
+    cleaned: &mut Cleaned,
+) -> Result<(), PublishError> {
+    while (anyway || is_needed(space)) && cleaned.bytes < budget {
         let Some(victim) = space.emptiest() else {
             break;
         };
         let before = cleaned.bytes;
         for to_be_written in [true, false] {
             for table in tables.iter_mut() {
-                empty(space, table, victim, to_be_written, budget, &mut cleaned)?;
+                empty(space, table, victim, to_be_written, budget, cleaned)?;
             }
         }
         if cleaned.bytes == before {
             break;
         }
     }
-    Ok(cleaned)
+    Ok(())
 }
 
 /// Moves what stands in `victim` out of it, of the parts that are (or are not) to be

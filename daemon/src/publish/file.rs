@@ -125,6 +125,15 @@ fn aside_prefix(path: &Path) -> String {
     format!(".{}.", name.unwrap_or_default())
 }
 
+/// Is it a name that [`aside_path`] gives, or the second name that [`take_name`] may give to
+/// the old file? Another cluster's id may begin like ours: nothing else is ours to remove.
+fn is_aside_name(name: &str, prefix: &str) -> bool {
+    let id = name
+        .strip_prefix(prefix)
+        .map(|id| id.strip_suffix(".old").unwrap_or(id));
+    id.is_some_and(|id| id.len() == 16 && id.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
 /// Renames `aside` to `path`; what stood at `path` keeps the name `aside`.
 fn take_name(aside: &Path, path: &Path) -> io::Result<()> {
     if fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
@@ -163,7 +172,7 @@ pub(super) fn sweep(path: &Path, current: FileId) {
         return;
     };
     for entry in entries.flatten() {
-        if !entry.file_name().to_string_lossy().starts_with(&prefix) {
+        if !is_aside_name(&entry.file_name().to_string_lossy(), &prefix) {
             continue;
         }
         let left_over = entry.path();
@@ -197,4 +206,36 @@ fn mark(path: &Path, current: FileId) -> io::Result<()> {
     pause::at("start: mark");
     header.mark_superseded();
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_our_own_aside_names_are_ours_to_remove() {
+        let path = Path::new("/run/sherwood/t.arrow");
+        let ours = aside_path(path, &[7; 16]);
+        let ours = ours
+            .file_name()
+            .and_then(|name| name.to_str())
+            .expect("is text");
+        let prefix = aside_prefix(path);
+        assert!(is_aside_name(ours, &prefix), "{ours}");
+        assert!(is_aside_name(&format!("{ours}.old"), &prefix), "{ours}");
+        let theirs = aside_path(Path::new("/run/sherwood/t.arrow.b.arrow"), &[7; 16]);
+        let theirs = theirs
+            .file_name()
+            .and_then(|name| name.to_str())
+            .expect("is text");
+        for name in [
+            theirs,
+            "t.arrow",
+            ".t.arrow.",
+            ".t.arrow.0123",
+            ".t.arrow.0123456789abcdeg",
+        ] {
+            assert!(!is_aside_name(name, &prefix), "{name}");
+        }
+    }
 }

@@ -43,6 +43,8 @@ const LARGE_STATE_BYTES: u64 = 1 << 30;
 const MIDDLE_STATE_BYTES: u64 = 64 << 20;
 /// Free regions kept ready (W2): what a publish may open at once.
 const SPARE_REGIONS: u64 = 2;
+/// Generations that a publish may spend on making room.
+const SQUEEZES: usize = 4;
 /// Regions are at least this many times the largest row.
 const ROWS_PER_REGION: u64 = 4;
 
@@ -148,14 +150,15 @@ impl Publisher {
         writer.publish(change, generation)?;
         let waker =
             Waker::start(std::sync::Arc::clone(&aside.header)).map_err(io("wake readers of"))?;
-        writer.housekeep(SPARE_REGIONS)?;
+        // The old file may still fill a small file system; the next beat tries again.
+        if let Err(error) = writer.housekeep(SPARE_REGIONS) {
+            tracing::debug!(error = %error, "no regions to spare yet");
+        }
         let file_id = aside.allow(options.mode)?;
-        // Read as any reader will, before it takes a good file's place.
-        let unnamed = Reader::open(aside.path())?.handle()?;
+        // Read as any reader will, before it takes a good file's place; and by this name,
+        // under which nobody can ever put another file before our eyes.
+        let view = Reader::open(aside.path())?.handle()?;
         aside.name(&path, file_id)?;
-        // By its name, which somebody may have taken away already: then `beat` notices.
-        let view = Reader::open(&path).and_then(|reader| reader.handle());
-        let view = view.unwrap_or(unnamed);
         Ok(Self {
             options,
             path,
@@ -177,8 +180,8 @@ impl Publisher {
             return Ok(None);
         }
         match self.publish_change(change) {
-            // Larger rows than this file was made for: a new file, with larger regions.
-            Err(PublishError::Row { .. }) => {
+            // Larger than this file was made for: a new file, with larger regions.
+            Err(PublishError::Row { .. } | PublishError::Region { .. }) => {
                 let generation = self.generation() + 1;
                 self.supersede(next, generation).map(Some)
             }
@@ -210,11 +213,25 @@ impl Publisher {
         self.publish_change(change).map(Some)
     }
 
-    /// Publishes a change in chunks, as the next generation.
+    /// Publishes a change in chunks, as the next generation. On a full file system it first
+    /// moves chunks together, which takes up to four generations of the same state.
     ///
     /// The caller vouches for the order of keys within and between chunks.
     pub fn publish_change(&mut self, change: Change) -> Result<Published, PublishError> {
-        let published = self.writer.publish(change, self.generation() + 1)?;
+        let mut published = self.writer.publish(change.clone(), self.generation() + 1);
+        for _ in 0..SQUEEZES {
+            // What is free may be scattered: move chunks together, and try again.
+            let Err(PublishError::Full { .. }) = published else {
+                break;
+            };
+            if !self.writer.squeeze(self.generation() + 1)? {
+                break;
+            }
+            self.waker.wake();
+            self.view.latest();
+            published = self.writer.publish(change.clone(), self.generation() + 1);
+        }
+        let published = published?;
         self.waker.wake();
         self.view.latest();
         Ok(published)
@@ -225,16 +242,21 @@ impl Publisher {
         self.writer.housekeep(SPARE_REGIONS)
     }
 
+    /// Says that we live (F11), and nothing else.
+    pub fn pulse(&self) {
+        self.writer.space().header().beat();
+    }
+
     /// Once a second: says that we live (F11), looks whether our file still has its name
     /// and makes a new one if not (W8), and keeps house. True: a new file was made.
     pub fn beat(&mut self) -> Result<bool, PublishError> {
-        self.writer.space().header().beat();
+        self.pulse();
         let found = std::fs::symlink_metadata(&self.path);
         if found.is_ok_and(|found| FileId::from(&found) == self.file_id) {
             self.housekeep()?;
             return Ok(false);
         }
-        let state = self.view.latest().to_state()?;
+        let state = self.view.refresh()?.to_state()?;
         let generation = self.generation() + 1;
         self.supersede(&state, generation)?;
         Ok(true)
@@ -295,41 +317,40 @@ pub fn chunk_body_bytes(rows: &arrow_array::RecordBatch) -> usize {
 
 /// Region and chunk size for a state (F4, F7).
 fn sizes(options: &Options, state: &State) -> (u64, usize) {
-    let table_bytes = |id| {
-        let rows = state.table(id);
-        body_bytes(rows, 0, rows.num_rows()) as u64
-    };
-    let total: u64 = TableId::ALL.map(table_bytes).iter().sum();
-    let chunk_bytes = options.chunk_bytes.unwrap_or(if total > LARGE_STATE_BYTES {
-        256 << 10
-    } else {
-        128 << 10
-    });
+    let total: u64 = TableId::ALL
+        .map(|id| chunk_body_bytes(state.table(id)) as u64)
+        .iter()
+        .sum();
     let by_size = if total > MIDDLE_STATE_BYTES {
         16 << 20
     } else {
         4 << 20
     };
     let region_bytes = options.region_bytes.unwrap_or(by_size);
-    let largest = TableId::ALL
-        .map(|id| largest_row(state, id))
-        .into_iter()
-        .max()
-        .unwrap_or(0);
-    let enough = (largest * ROWS_PER_REGION).next_power_of_two();
+    // The root holds the cluster's row, and twice the first key of each part.
+    let largest = TableId::ALL.map(|id| largest_row(state, id, region_bytes / ROWS_PER_REGION));
+    let largest = largest.into_iter().max().unwrap_or(0);
+    let largest = largest.max(chunk_body_bytes(&state.cluster) as u64 * 2);
+    let enough = (largest * ROWS_PER_REGION).max(4096);
+    let region_bytes = region_bytes.max(enough).next_power_of_two();
+    let by_size = if total > LARGE_STATE_BYTES {
+        256 << 10
+    } else {
+        128 << 10
+    };
+    let most = usize::try_from(region_bytes / ROWS_PER_REGION).unwrap_or(usize::MAX);
     (
-        region_bytes.max(enough).max(4096).next_power_of_two(),
-        chunk_bytes,
+        region_bytes,
+        options.chunk_bytes.unwrap_or(by_size).min(most),
     )
 }
 
-/// Bytes of the largest row, if any is larger than a chunk may be; else 0.
-fn largest_row(state: &State, id: TableId) -> u64 {
+/// Bytes of the largest row, if any is larger than `fits`; else 0.
+fn largest_row(state: &State, id: TableId, fits: u64) -> u64 {
     let rows = state.table(id);
-    let pieces = cut::cut(rows, 1 << 20);
+    let fits = usize::try_from(fits).unwrap_or(usize::MAX);
+    let pieces = cut::cut(rows, fits);
     let single = pieces.iter().filter(|piece| piece.len() == 1);
-    single
-        .map(|piece| body_bytes(rows, piece.start, 1) as u64)
-        .max()
-        .unwrap_or(0)
+    let bytes = single.map(|piece| body_bytes(rows, piece.start, 1));
+    bytes.max().filter(|&bytes| bytes > fits).unwrap_or(0) as u64
 }

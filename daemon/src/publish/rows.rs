@@ -73,6 +73,9 @@ pub(super) fn splices(
     let keys = keys.ok_or_else(|| misfit("the rows to put have no key"))?;
     let rows = in_order(keys, &changes.delete).ok_or_else(|| misfit("the keys are not sorted"))?;
     if table.is_empty() {
+        if put.num_rows() == 0 {
+            return Ok(TableChange::Keep);
+        }
         let chunks = cut(&put, chunk_bytes).into_iter();
         let chunks = chunks
             .map(|piece| put.slice(piece.start, piece.len()))

@@ -63,6 +63,11 @@ impl Region {
     };
 }
 
+/// Topmost regions that chunks never take: one that footers are written to, one to go
+/// on in. With fewer a file that cannot grow could have free regions and yet no place for
+/// a footer above its chunks.
+const KEPT_FOR_META: usize = 2;
+
 /// The file's regions and how they are used.
 #[derive(Debug)]
 pub(super) struct Space {
@@ -159,6 +164,9 @@ impl Space {
                 needed += (bytes - room.saturating_sub(largest)).div_ceil(usable);
             }
         }
+        if needed > 0 {
+            needed += KEPT_FOR_META as u64;
+        }
         if needed > self.free() {
             self.reclaim();
         }
@@ -223,11 +231,11 @@ impl Space {
         Ok(self.constants.region_start(number) + at)
     }
 
-    /// Gives back the end of the last [`place`](Self::place) of a stream: `end` is the
-    /// first byte that was not needed.
-    pub(super) fn trim(&mut self, end: u64) {
-        if let Some(number) = self.constants.region_of(end.saturating_sub(1)) {
-            let tail = align_up(end) - self.constants.region_start(number);
+    /// Gives back the end of the last [`place`](Self::place) of a stream, which gave
+    /// `start`: only `bytes` of it were needed.
+    pub(super) fn trim(&mut self, start: u64, bytes: u64) {
+        if let Some(number) = self.constants.region_of(start) {
+            let tail = start + align_up(bytes) - self.constants.region_start(number);
             self.region_mut(number).tail = tail;
         }
     }
@@ -329,20 +337,57 @@ impl Space {
 
     /// Could the footer of any part be placed without the file growing?
     fn has_room_above_chunks(&self) -> bool {
-        let open_meta = self.open[Stream::Meta as usize];
-        for (number, region) in self.regions.iter().enumerate().rev() {
-            match region.status {
-                Status::Free(_) => return true,
-                Status::Open
-                    if open_meta.is_some_and(|open| usize::try_from(open) == Ok(number)) =>
-                {
-                    return true;
-                }
-                Status::Open | Status::Sealed if region.stream != Stream::Meta => return false,
-                _ => {}
-            }
+        let chunks = |region: &Region| {
+            matches!(region.status, Status::Open | Status::Sealed) && region.stream != Stream::Meta
+        };
+        let highest = self.regions.iter().rposition(chunks);
+        let highest = highest.and_then(|number| u32::try_from(number).ok());
+        let open = self.open[Stream::Meta as usize];
+        open.is_some_and(|open| highest < Some(open))
+            || self.find_free(Stream::Meta, highest).is_some()
+    }
+
+    /// The free region that a stream opens next, with the generation that dropped it.
+    fn find_free(&self, stream: Stream, above: Option<u32>) -> Option<(u32, Option<u64>)> {
+        let ceiling = match stream {
+            Stream::Meta => u32::MAX,
+            Stream::Fresh | Stream::Moved => self.lowest_for_meta()?,
+        };
+        let free = |warm: bool| {
+            (0_u32..)
+                .zip(&self.regions)
+                .filter_map(move |(number, region)| {
+                    let Status::Free(dropped) = region.status else {
+                        return None;
+                    };
+                    let fits = above < Some(number) && number < ceiling;
+                    (dropped.is_some() == warm && fits).then_some((number, dropped))
+                })
+        };
+        match stream {
+            Stream::Meta => free(true).last().or_else(|| free(false).last()),
+            Stream::Fresh | Stream::Moved => free(true).next().or_else(|| free(false).next()),
         }
-        true
+    }
+
+    /// The lowest of the topmost regions that are kept for footers, which must stand above
+    /// the chunks they list: chunks go below it. `None`: there are too few yet.
+    fn lowest_for_meta(&self) -> Option<u32> {
+        let for_meta = |region: &Region| match region.status {
+            Status::Free(_) => true,
+            Status::Open | Status::Sealed => region.stream == Stream::Meta,
+            Status::Dropped(_) => false,
+        };
+        let topmost = self.regions.iter().enumerate().rev();
+        let mut kept = topmost.filter(|(_, region)| for_meta(region));
+        let (lowest, _) = kept.nth(KEPT_FOR_META - 1)?;
+        u32::try_from(lowest).ok()
+    }
+
+    /// Does `offset` lie in a region that nothing is written to any more?
+    pub(super) fn is_sealed(&self, offset: u64) -> bool {
+        self.locate(offset)
+            .is_some_and(|(number, _)| self.regions[number].status == Status::Sealed)
     }
 
     fn free(&self) -> u64 {
@@ -376,35 +421,20 @@ impl Space {
         }
     }
 
-    /// Seals what the stream has open and opens a free region above `above`, a warm one
-    /// first: a page that was used costs a fraction of a fresh one. For chunks the lowest
-    /// there is, for footers the highest, so that the ones stay above the others.
+    /// Seals what the stream has open and opens a free region, a warm one first: a page
+    /// that was used costs a fraction of a fresh one. For chunks the lowest there is, and
+    /// never one of the topmost; for footers the highest, above `above`.
     fn open_region(&mut self, stream: Stream, above: Option<u32>) -> Result<u32, PublishError> {
-        let find = |warm: bool, regions: &[Region]| {
-            let free = (0_u32..).zip(regions).filter_map(|(number, region)| {
-                let Status::Free(dropped) = region.status else {
-                    return None;
-                };
-                (dropped.is_some() == warm && above < Some(number)).then_some((number, dropped))
-            });
-            match stream {
-                Stream::Meta => free.max_by_key(|(number, _)| *number),
-                Stream::Fresh | Stream::Moved => free.min_by_key(|(number, _)| *number),
-            }
-        };
-        let any = |regions: &[Region]| find(true, regions).or_else(|| find(false, regions));
-        let mut found = any(&self.regions);
+        let mut found = self.find_free(stream, above);
         if found.is_none() {
             self.reclaim();
-            found = any(&self.regions);
+            found = self.find_free(stream, above);
         }
-        let (number, dropped) = match found {
-            Some(found) => found,
-            None => {
-                self.grow(self.constants.region_bytes)?;
-                find(false, &self.regions).ok_or_else(|| self.outside("open a region at", 0))?
-            }
-        };
+        while found.is_none() {
+            self.grow(self.constants.region_bytes)?; // F8; ends: each is above all others
+            found = self.find_free(stream, above);
+        }
+        let (number, dropped) = found.ok_or_else(|| self.outside("open a region at", 0))?;
         if let Some(dropped_by) = dropped {
             pause::at("publish: give up old generations");
             self.header.give_up(dropped_by); // W7: before the first byte

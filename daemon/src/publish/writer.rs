@@ -16,7 +16,7 @@ use sherwood_shared::root::{Root, root_batch};
 use sherwood_shared::schema::{SCHEMA_VERSION, TableId};
 
 use super::change::{Change, TableChange};
-use super::clean::{self, Cleaned};
+use super::clean;
 use super::cut::body_bytes;
 use super::error::PublishError;
 use super::space::{Space, Stream};
@@ -99,32 +99,48 @@ impl Writer {
         generation: u64,
     ) -> Result<Published, PublishError> {
         self.space.begin();
-        match self.write(change, generation) {
-            Ok((published, head, next)) => {
-                pause::at("publish: store the head");
-                self.space.header().publish(head); // W4
-                pause::at("publish: drop regions");
-                let root_region = self.space.constants().region_of(head.end_bytes() - 1);
-                self.space
-                    .committed(generation, root_region.unwrap_or(u32::MAX)); // W5
-                self.generation = generation;
-                (self.tables, self.cluster) = next;
-                Ok(published)
-            }
-            Err(error) => {
-                self.space.undo();
-                Err(error)
-            }
-        }
+        let written = self.write(change, generation, false);
+        self.finish(written, generation)
+    }
+
+    /// W4 and W5, or nothing at all.
+    fn finish(
+        &mut self,
+        written: Result<Written, PublishError>,
+        generation: u64,
+    ) -> Result<Published, PublishError> {
+        let written = written.inspect_err(|_| self.space.undo())?;
+        pause::at("publish: store the head");
+        self.space.header().publish(written.head); // W4
+        pause::at("publish: drop regions");
+        let root_region = self
+            .space
+            .constants()
+            .region_of(written.head.end_bytes() - 1);
+        self.space
+            .committed(generation, root_region.unwrap_or(u32::MAX)); // W5
+        self.generation = generation;
+        self.tables = written.tables;
+        self.cluster = written.cluster;
+        Ok(written.published)
+    }
+
+    /// Publishes the same state again with chunks moved together, to free regions when
+    /// the file cannot grow. False: there is nothing to move.
+    pub(super) fn squeeze(&mut self, generation: u64) -> Result<bool, PublishError> {
+        self.space.begin();
+        let written = self.write(Change::default(), generation, true);
+        self.finish(written, generation)
+            .map(|published| published.chunks_moved > 0)
     }
 
     /// Everything before the store of the head.
-    #[expect(clippy::type_complexity, reason = "taken apart at the one call")]
     fn write(
         &mut self,
         change: Change,
         generation: u64,
-    ) -> Result<(Published, HeadWord, ([TableMap; 3], RecordBatch)), PublishError> {
+        squeeze: bool,
+    ) -> Result<Written, PublishError> {
         let mut tables = self.tables.clone();
         let cluster = change.cluster.unwrap_or_else(|| self.cluster.clone());
         let fresh = self.reserve(&change.tables)?;
@@ -146,12 +162,13 @@ impl Writer {
                 self.forget(&parts, table);
             }
         }
-        let cleaned = if fresh == 0 && written == 0 {
-            Cleaned::default()
+        let budget = if squeeze {
+            self.space.constants().region_bytes
         } else {
-            let budget = clean::budget(fresh, self.chunk_bytes as u64);
-            clean::clean(&mut self.space, &mut tables, budget)?
+            clean::budget(fresh, self.chunk_bytes as u64)
         };
+        let cleaned = clean::clean(&mut self.space, &mut tables, budget, squeeze)?;
+        self.take_up_a_footer(&mut tables);
         for table in &mut tables {
             let schema = Arc::clone(&table.schema);
             for part in table.parts.iter_mut().filter(|part| part.placed.is_none()) {
@@ -167,7 +184,27 @@ impl Writer {
             chunks_shared: chunks - written,
             bytes_written: bytes_written + cleaned.bytes + root_bytes,
         };
-        Ok((published, head, (tables, cluster)))
+        Ok(Written {
+            published,
+            head,
+            tables,
+            cluster,
+        })
+    }
+
+    /// Has one part written anew whose footer stands in a region that is full. So all are
+    /// soon in the open one, and two regions in turn are enough for footers.
+    fn take_up_a_footer(&mut self, tables: &mut [TableMap; 3]) {
+        let mut parts = tables.iter_mut().flat_map(|table| &mut table.parts);
+        let cold = parts.find(|part| {
+            part.placed
+                .is_some_and(|placed| self.space.is_sealed(placed.index_at))
+        });
+        if let Some(part) = cold
+            && let Some(placed) = Arc::make_mut(part).placed.take()
+        {
+            self.space.dead(placed.index_at, placed.bytes());
+        }
     }
 
     /// The parts that a splice took apart: their indexes and footers are dead.
@@ -303,13 +340,13 @@ impl Writer {
             let end = self.encode_root(&root, cluster, &mut bytes)?;
             let len = bytes.len() as u64;
             if len > room {
-                self.space.trim(arrow_at);
+                self.space.trim(arrow_at, 0);
                 self.bytes = bytes;
                 room = len + 256;
                 continue;
             }
             self.space.write(arrow_at, &bytes)?;
-            self.space.trim(arrow_at + len);
+            self.space.trim(arrow_at, len);
             self.bytes = bytes;
             self.root_bytes = len + 256;
             let path = self.space.path().to_owned();
@@ -349,6 +386,15 @@ impl Writer {
             source,
         }
     }
+}
+
+/// A generation that is written and not yet published.
+#[derive(Debug)]
+struct Written {
+    published: Published,
+    head: HeadWord,
+    tables: [TableMap; 3],
+    cluster: RecordBatch,
 }
 
 /// A change as splices, last first, so that the numbers of those to come stay right.
