@@ -1,5 +1,8 @@
-//! What the whole-process tests share: states made of rows that carry their own checksum.
+//! What the whole-process tests share: the real daemon as a child, states of checked rows,
+//! and what a test needs of its machine.
 
 #![forbid(unsafe_code)]
 
+pub mod daemon;
+pub mod needs;
 pub mod rows;
