@@ -26,7 +26,7 @@ use tempfile::TempDir;
 pub use states::{counts, parquet, state, state_with_tasks, turn};
 
 /// Long enough for any machine; what is waited for happens within milliseconds.
-pub const LONG: Duration = Duration::from_secs(60);
+pub const LONG: Duration = Duration::from_secs(30);
 
 /// Waits until `happens`.
 ///

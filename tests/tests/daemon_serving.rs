@@ -256,7 +256,7 @@ fn without_inotify_it_warns_once_and_polls() {
     command
         .args(place.flags())
         .args(["--poll-interval-ms", "20"]);
-    let mut daemon = Daemon::spawn(command).ready();
+    let mut daemon = Daemon::spawn(command);
     const WARNING: &str = "changes of the state are looked for by the clock";
     let warning = daemon.await_message(WARNING);
     assert_eq!(warning["level"], "WARN");
@@ -264,6 +264,7 @@ fn without_inotify_it_warns_once_and_polls() {
     for part in [place.state_dir().to_str().unwrap(), "max_user_instances"] {
         assert!(reason.contains(part), "{reason}");
     }
+    let daemon = daemon.ready();
     let mut handle = place.reader().handle().unwrap();
     for round in 1..=5 {
         place.write(&parquet(&state_with_tasks("c", TASKS, round)));
