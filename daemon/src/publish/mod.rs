@@ -41,7 +41,7 @@ const LARGE_STATE_BYTES: u64 = 1 << 30;
 const MIDDLE_STATE_BYTES: u64 = 64 << 20;
 /// Free regions kept ready (W2): what a publish may open at once.
 const SPARE_REGIONS: u64 = 2;
-/// Regions are at least this many times the largest row.
+/// Regions are at least this many times the largest row and the largest chunk.
 const ROWS_PER_REGION: u64 = 4;
 
 /// What a publisher needs to know.
@@ -287,10 +287,10 @@ fn sizes(options: &Options, state: &State) -> (u64, usize) {
         .max()
         .unwrap_or(0);
     let enough = (largest * ROWS_PER_REGION).next_power_of_two();
-    (
-        region_bytes.max(enough).max(4096).next_power_of_two(),
-        chunk_bytes,
-    )
+    let region_bytes = region_bytes.max(enough).max(4096).next_power_of_two();
+    // Regions that were asked to be small hold no chunk of the usual size.
+    let most = usize::try_from(region_bytes / ROWS_PER_REGION).unwrap_or(usize::MAX);
+    (region_bytes, chunk_bytes.min(most))
 }
 
 /// Bytes of the largest row, if any is larger than a chunk may be; else 0.
