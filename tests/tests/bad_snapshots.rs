@@ -266,7 +266,7 @@ fn a_root_whose_offsets_lead_out_of_bounds_is_damage() {
         });
     }
     case("no regions".into(), &|root| root.regions.clear());
-    for chunks in [0, 1000, u32::MAX] {
+    for chunks in [1000, u32::MAX] {
         case(format!("{chunks} chunks"), &|root| {
             root.tables[1].parts[0].chunks = chunks
         });
