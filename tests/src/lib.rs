@@ -4,5 +4,6 @@
 #![forbid(unsafe_code)]
 
 pub mod daemon;
+pub mod fuzzing;
 pub mod needs;
 pub mod rows;
