@@ -107,6 +107,8 @@ pub enum ServeError {
 
 /// A cluster that is being served.
 pub struct Served<P> {
+    /// When its start began.
+    began: Instant,
     dir: StateDir,
     cluster: ClusterId,
     holder: Holder,
@@ -185,18 +187,8 @@ impl<P: Publish> Served<P> {
             rows: rows(&state),
             daemon_pid: std::process::id(),
         };
-        info!(
-            cluster = %cluster,
-            nodes = facts.rows[0],
-            tasks = facts.rows[1],
-            content = facts.rows[2],
-            generation = facts.generation,
-            snapshot = %facts.snapshot_path.display(),
-            state = %facts.parquet_path.as_deref().unwrap_or(dir.path()).display(),
-            took_us = micros(began),
-            "ready"
-        );
         let served = Self {
+            began,
             dir,
             cluster,
             holder,
@@ -207,6 +199,22 @@ impl<P: Publish> Served<P> {
             facts,
         };
         Ok((served, tried))
+    }
+
+    /// Says in the log that readers find the snapshot: once the metadata leads there too.
+    pub fn announce(&self) {
+        let facts = &self.facts;
+        info!(
+            cluster = %self.cluster,
+            nodes = facts.rows[0],
+            tasks = facts.rows[1],
+            content = facts.rows[2],
+            generation = facts.generation,
+            snapshot = %facts.snapshot_path.display(),
+            state = %facts.parquet_path.as_deref().unwrap_or(self.dir.path()).display(),
+            took_us = micros(self.began),
+            "ready"
+        );
     }
 
     /// Publishes what differs in `state`, read from `file`. `None`: nothing does.

@@ -140,6 +140,7 @@ impl<E: Ends> Service<E> {
         };
         service.start_watch();
         service.tend_metadata(now);
+        service.served.announce();
         systemd::notify("READY=1");
         Ok(service)
     }

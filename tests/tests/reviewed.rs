@@ -133,7 +133,7 @@ fn a_file_that_cannot_grow_goes_on_with_what_it_has() {
         .status()
         .is_ok_and(|status| status.success());
     if !mounted {
-        sherwood_tests::not_run(
+        sherwood_tests::needs::not_run(
             "a_file_that_cannot_grow_goes_on_with_what_it_has",
             "needs root to mount a tmpfs",
         );

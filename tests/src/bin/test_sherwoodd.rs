@@ -1,0 +1,6 @@
+//! The real daemon, under a name that only tests use: Cargo tells a test the paths of its own package's binaries alone.
+#![forbid(unsafe_code)]
+
+fn main() -> std::process::ExitCode {
+    sherwood_daemon::run(std::env::args_os())
+}
