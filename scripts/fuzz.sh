@@ -2,6 +2,7 @@
 # make fuzz: every target of fuzz/, each for SECONDS_EACH seconds, from its corpus.
 source "$(dirname "$0")/lib.sh"
 
+[ -d fuzz ] || die "there is no fuzz/ in this checkout"
 need_toolchain
 cargo fuzz --version >/dev/null 2>&1 || die "cargo-fuzz is missing: cargo install cargo-fuzz, then run this again"
 toolchain=$(rustup toolchain list 2>/dev/null | grep -o '^nightly[^ ]*' | head -1) ||

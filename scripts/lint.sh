@@ -6,15 +6,14 @@ need_toolchain
 failed=()
 check() {
     heading "$1"
-    shift
-    "$@" || failed+=("$1 ${2:-}")
+    "${@:2}" || failed+=("$1")
 }
 
 check "Format" cargo fmt --all --check
-check "Clippy" cargo clippy "${locked[@]}" --workspace --all-targets -- -D warnings
+check "Clippy" cargo clippy "${locked[@]}" --workspace --all-targets --keep-going -- -D warnings
 check "Documentation" env RUSTDOCFLAGS="-D warnings" cargo doc "${locked[@]}" --workspace --no-deps --quiet
 check "One version of arrow and tokio; unsafe in its place" python3 scripts/sources.py
 
 say
-[ ${#failed[@]} = 0 ] || die "failed: $(printf '%s; ' "${failed[@]}")"
+[ ${#failed[@]} = 0 ] || die "not good: $(IFS=';'; printf '%s' "${failed[*]}")"
 say "lint: all good"
