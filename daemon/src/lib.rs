@@ -11,6 +11,7 @@
 //! | [`metadata`] | `state_metadata.json`, beside others who write it |
 //! | [`watch`] | hints that something may have changed |
 //! | [`observe`] | looking what has changed, and whether it is good |
+//! | [`run_dir`] | where snapshots get their names, and who else could give some |
 //! | [`served`] | a cluster being served, and the order of a start |
 //! | [`service`] | the loop that joins them |
 //! | [`ends`] | where states come from and go, as a trait |
@@ -30,6 +31,7 @@ pub mod metadata;
 pub mod observe;
 pub mod publish;
 mod run;
+pub mod run_dir;
 pub mod served;
 pub mod service;
 mod systemd;

@@ -5,16 +5,12 @@
 //! durable (G1), and only then the snapshot file (W8). Whatever fails on the way, the last
 //! snapshot file has not been touched.
 
-use std::fs;
-use std::io;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
 use arrow_array::Array;
 use arrow_array::cast::AsArray;
-use nix::sys::statfs::{FsType, TMPFS_MAGIC, statfs};
 use sherwood_client::locate::{BadClusterId, ClusterId, LocateError, StateDir};
 use sherwood_shared::schema::{SCHEMA_VERSION, TableId};
 use sherwood_shared::state::State;
@@ -27,6 +23,7 @@ use crate::lock::{Holder, Lock, LockError, STATE_LOCK};
 use crate::metadata::Facts;
 use crate::observe::{Attempt, FileId, Tried, try_file};
 use crate::publish::{Options, PublishError, Published};
+use crate::run_dir::{self, RunDirError};
 use crate::watch::QUIET;
 
 /// How often a start reads again a state file that changed under its reading.
@@ -76,15 +73,9 @@ pub enum StartError {
         #[source]
         source: BadClusterId,
     },
-    /// The run directory cannot be made or entered.
-    #[error("cannot make or open the run directory {path:?}")]
-    RunDir {
-        /// The run directory.
-        path: PathBuf,
-        /// What the kernel said.
-        #[source]
-        source: io::Error,
-    },
+    /// The run directory cannot be made, or is not safe to publish into.
+    #[error(transparent)]
+    RunDir(#[from] RunDirError),
     /// No generation to publish with.
     #[error(transparent)]
     Generation(#[from] GenerationError),
@@ -140,7 +131,7 @@ impl<P: Publish> Served<P> {
     ) -> Result<(Self, Option<Tried>), StartError> {
         let began = Instant::now();
         let dir = StateDir::open(&config.state_dir)?;
-        let run_dir = absolute(&config.run_dir);
+        let run_dir = run_dir::absolute(&config.run_dir);
         let holder = Holder::this_process(dir.path(), &run_dir);
         let state_lock = Lock::acquire(&dir.path().join(STATE_LOCK), &holder)?;
         let Loaded {
@@ -149,7 +140,7 @@ impl<P: Publish> Served<P> {
             file,
             tried,
         } = load_state(ends, &dir, config, before.as_ref(), ATTEMPTS)?;
-        let run_dir = make_run_dir(&run_dir)?;
+        let run_dir = run_dir::make(&run_dir)?;
         let (run_lock, above) = match before {
             Some(before) => (before.run_lock, before.generation),
             None => {
@@ -157,7 +148,7 @@ impl<P: Publish> Served<P> {
                 (Arc::new(Lock::acquire(&run_dir.join(name), &holder)?), 0)
             }
         };
-        if !is_memory(&run_dir) {
+        if !run_dir::is_memory(&run_dir) {
             warn!(
                 run_dir = %run_dir.display(),
                 "the run directory is not on a tmpfs: snapshots work, but are written to a disk; prefer a directory under /run or /dev/shm"
@@ -391,42 +382,7 @@ fn rows(state: &State) -> [usize; 3] {
     TableId::ALL.map(|table| state.table(table).num_rows())
 }
 
-/// As written, but from the root: for a name in a lock file before the directory is made.
-fn absolute(path: &Path) -> PathBuf {
-    std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf())
-}
-
-/// The run directory by its real path. Made with mode 0755 whatever the umask: readers are
-/// other users.
-fn make_run_dir(path: &Path) -> Result<PathBuf, StartError> {
-    let make = || -> io::Result<PathBuf> {
-        if !path.exists() {
-            fs::create_dir_all(path)?;
-            fs::set_permissions(path, fs::Permissions::from_mode(0o755))?;
-        }
-        let real = path.canonicalize()?;
-        if real.is_dir() {
-            Ok(real)
-        } else {
-            Err(io::Error::from(io::ErrorKind::NotADirectory))
-        }
-    };
-    make().map_err(|source| StartError::RunDir {
-        path: path.to_path_buf(),
-        source,
-    })
-}
-
 /// Since `began`, in whole microseconds.
 pub fn micros(began: Instant) -> u64 {
     u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX)
-}
-
-fn is_memory(path: &Path) -> bool {
-    const RAMFS_MAGIC: i128 = 0x8584_58f6;
-    let FsType(tmpfs) = TMPFS_MAGIC;
-    statfs(path).is_ok_and(|found| {
-        let FsType(magic) = found.filesystem_type();
-        magic == tmpfs || i128::from(magic) & 0xffff_ffff == RAMFS_MAGIC
-    })
 }

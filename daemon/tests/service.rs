@@ -4,6 +4,7 @@ mod common;
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::Ordering;
 
 use common::{Case, parquet, tasks, wait_for};
@@ -245,6 +246,16 @@ fn nothing_unreadable_is_ever_taken_for_an_empty_cluster() {
     fs::remove_dir(case.state_dir()).unwrap();
     let error = case.refusal();
     assert!(error.contains("No such file"), "{error}");
+}
+
+#[test]
+fn a_run_directory_in_which_others_may_rename_is_not_published_into() {
+    let case = Case::with(&["t1"]);
+    fs::create_dir(case.run_dir()).unwrap();
+    fs::set_permissions(case.run_dir(), fs::Permissions::from_mode(0o777)).unwrap();
+    let error = case.refusal();
+    assert!(error.contains("chmod go-w"), "{error}");
+    assert_eq!(fs::read_dir(case.run_dir()).unwrap().count(), 0, "{error}");
 }
 
 #[test]
