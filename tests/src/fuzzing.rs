@@ -87,7 +87,11 @@ pub fn part_index(bytes: &[u8]) {
     ] {
         for first_key in ["", "task-0000000", "z"] {
             let found = index.candidates(key, first_key);
-            assert!(found.end <= index.len(), "{found:?} of {}", index.len());
+            assert!(
+                found.chunks.end <= index.len(),
+                "{found:?} of {}",
+                index.len()
+            );
         }
     }
 }
