@@ -48,6 +48,10 @@ pub struct Args {
 }
 
 /// Where the state is. One of these is enough; none at all means the usual places.
+#[expect(
+    rustdoc::invalid_html_tags,
+    reason = "shown by --help as it stands, where <...> is what a user replaces"
+)]
 #[derive(Clone, Debug, Default, Group)]
 #[command(next_help_heading = "Where the state is")]
 pub struct PlaceArgs {

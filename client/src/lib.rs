@@ -22,6 +22,7 @@
 
 mod chunk;
 mod error;
+#[cfg(feature = "parquet")]
 pub mod import;
 pub mod locate;
 mod reader;
@@ -29,6 +30,7 @@ mod regions;
 pub mod rows;
 mod snapshot;
 mod table;
+#[cfg(feature = "parquet")]
 pub mod verify;
 
 pub use error::{Damage, ReadError};
@@ -36,5 +38,12 @@ pub use reader::{Handle, Liveness, Reader};
 pub use rows::{ContentRef, NodeRef, TaskRef};
 pub use sherwood_shared::file::{FileId, OpenError};
 pub use sherwood_shared::schema::TableId;
-pub use snapshot::{ParquetError, Snapshot};
+#[cfg(feature = "parquet")]
+pub use snapshot::ParquetError;
+pub use snapshot::Snapshot;
 pub use table::Table;
+
+/// The README's example compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+mod readme {}

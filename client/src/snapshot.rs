@@ -18,6 +18,7 @@ use sherwood_shared::schema::TableId;
 use sherwood_shared::state::State;
 
 use crate::error::{Damage, ReadError};
+#[cfg(feature = "parquet")]
 use crate::import::{self, ImportError};
 use crate::regions::Regions;
 use crate::rows::{ContentRef, NodeRef, RowRef, Rows, TaskRef};
@@ -112,7 +113,8 @@ impl Snapshot {
         })
     }
 
-    /// Reads a Parquet state, without a daemon. Costs with the state's size, each time.
+    /// Reads a Parquet state (feature `parquet`, on by default), without a daemon. Costs with the state's size, each time.
+    #[cfg(feature = "parquet")]
     pub fn read_parquet(path: impl AsRef<Path>) -> Result<Self, ParquetError> {
         let state = import::read_parquet(path.as_ref(), None)?;
         Ok(Self::from_state(&state)?)
@@ -344,6 +346,7 @@ impl Snapshot {
 }
 
 /// Why a Parquet state did not become a snapshot.
+#[cfg(feature = "parquet")]
 #[derive(Debug, thiserror::Error)]
 pub enum ParquetError {
     /// It could not be read, or is not a state.

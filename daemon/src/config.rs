@@ -24,6 +24,10 @@ use toml::Spanned;
 /// Watches the Parquet state in the state directory and publishes it as
 /// <run-dir>/<cluster-id>.arrow, which any process of this host reads without a copy.
 /// Each option can be set in the environment as SHERWOOD_<OPTION>, or in the configuration file.
+#[expect(
+    rustdoc::invalid_html_tags,
+    reason = "shown by --help as it stands, where <...> is what a user replaces"
+)]
 #[derive(Clone, Debug, Default, Parser)]
 #[command(name = "sherwoodd", version, max_term_width = 100)]
 pub struct Args {

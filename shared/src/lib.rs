@@ -4,7 +4,7 @@
 //! - the bytes: [`layout`] (header, regions), [`batch`] and [`shape`] (chunks), [`footer`] and [`index`]
 //!   (parts), [`root`] (a generation);
 //! - the protocol: [`head`] (what makes a generation visible), [`lock`] (leases and
-//!   the witness), [`futex`] (waiting), [`file`] (whom a reader trusts);
+//!   the witness), [`futex`] (waiting), [`mod@file`] (whom a reader trusts);
 //! - [`mapping`], where bytes of the file become memory;
 //! - the state: [`schema`], [`state`], and its one-row form [`document`].
 //!

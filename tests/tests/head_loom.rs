@@ -7,7 +7,7 @@
 //! that lacks one fence, or takes one wrong step. A scene that the shipped rule passes and a broken one fails shows
 //! that the part is needed and that the scene would notice.
 //!
-//! Not shown here: that bytes stay while somebody holds them (`lease_model.rs`), and that readers use nothing but
+//! Not shown here: that bytes stay while somebody holds them (`models/lease`), and that readers use nothing but
 //! relaxed loads, which loom cannot know about.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

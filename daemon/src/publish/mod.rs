@@ -2,8 +2,8 @@
 //!
 //! A [`Publisher`] owns the file of one cluster. It takes whole states ([`Publisher::publish`])
 //! or changes in chunks ([`Publisher::publish_change`]), writes what changed into the
-//! unpublished tail of the file ([`writer`], [`space`]), moves a little of what is in
-//! the way ([`clean`]) and stores the head. It reads its own snapshot through the client
+//! unpublished tail of the file (`writer`, `space`), moves a little of what is in
+//! the way (`clean`) and stores the head. It reads its own snapshot through the client
 //! crate, like everybody else.
 //!
 //! The caller holds the locks of W1 for as long as a publisher lives.
