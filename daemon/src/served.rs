@@ -4,6 +4,14 @@
 //! anything is looked at (W1), the state, the lock of the snapshot's name, a generation that is
 //! durable (G1), and only then the snapshot file (W8). Whatever fails on the way, the last
 //! snapshot file has not been touched.
+//!
+//! - **V4** Whatever may put a file at the snapshot's name (a publish, a beat, a start) first looks
+//!   whether both locks are still the files at their names. A run directory that was wiped may
+//!   hold the lock and the file of another daemon by now, and a living daemon's file must
+//!   neither lose its name nor be marked.
+//!
+//! Not promised: V4 between that look and the rename. Who wipes a run directory and starts
+//! another daemon there within that moment has two; the loser ends at its next beat.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -88,6 +96,12 @@ pub enum StartError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServeError {
+    /// V4. After [`LockError::Held`] this daemon must stop: another has the name.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// V4: the lock's directory is gone and cannot be made again.
+    #[error(transparent)]
+    RunDir(#[from] RunDirError),
     /// No generation to publish with.
     #[error(transparent)]
     Generation(#[from] GenerationError),
@@ -142,10 +156,11 @@ impl<P: Publish> Served<P> {
         } = load_state(ends, &dir, config, before.as_ref(), ATTEMPTS)?;
         let run_dir = run_dir::make(&run_dir)?;
         let (run_lock, above) = match before {
-            Some(before) => (before.run_lock, before.generation),
-            None => {
-                let name = format!("{cluster}.lock");
-                (Arc::new(Lock::acquire(&run_dir.join(name), &holder)?), 0)
+            Some(before) if before.run_lock.in_place() => (before.run_lock, before.generation),
+            other => {
+                let path = run_dir.join(format!("{cluster}.lock"));
+                let lock = Arc::new(Lock::acquire(&path, &holder)?);
+                (lock, other.map_or(0, |before| before.generation))
             }
         };
         if !run_dir::is_memory(&run_dir) {
@@ -210,6 +225,7 @@ impl<P: Publish> Served<P> {
 
     /// Publishes what differs in `state`, read from `file`. `None`: nothing does.
     pub fn publish(&mut self, state: &State, file: &Path) -> Result<Option<Published>, ServeError> {
+        self.keep_locks()?;
         self.generations.ensure(self.publisher.generation())?;
         let published = self.publisher.publish(state).map_err(ServeError::Publish)?;
         self.facts.rows = rows(state);
@@ -228,6 +244,7 @@ impl<P: Publish> Served<P> {
 
     /// To be called each second. True: the snapshot file was gone and has been made again (W8).
     pub fn beat(&mut self) -> Result<bool, ServeError> {
+        self.keep_locks()?;
         // W8 may come again in a beat, and takes a generation.
         self.generations.ensure(self.publisher.generation())?;
         let made_again = self.publisher.beat().map_err(ServeError::Publish)?;
@@ -251,24 +268,20 @@ impl<P: Publish> Served<P> {
         &self.cluster
     }
 
-    /// Takes a lock again whose file was removed or replaced (K1); says which. If another daemon
-    /// was quicker this one must stop: [`LockError::Held`].
-    pub fn mend_locks(&mut self) -> Result<Option<PathBuf>, LockError> {
+    /// V4: takes a lock again whose file was removed or replaced (K1).
+    fn keep_locks(&mut self) -> Result<(), ServeError> {
         // In a directory that took the place of ours there is nothing to mend.
         let here = StateDir::open(self.dir.path());
-        if !here.is_ok_and(|dir| dir.identity() == self.dir.identity()) {
-            return Ok(None);
-        }
-        let mut mended = None;
-        if !self.state_lock.in_place() {
+        let is_ours = here.is_ok_and(|dir| dir.identity() == self.dir.identity());
+        if is_ours && !self.state_lock.in_place() {
             self.state_lock = Lock::acquire(self.state_lock.path(), &self.holder)?;
-            mended = Some(self.state_lock.path().to_path_buf());
+            warn_of_lock(&self.state_lock);
         }
         if !self.run_lock.in_place() {
             self.run_lock = Arc::new(Lock::acquire(self.run_lock.path(), &self.holder)?);
-            mended = Some(self.run_lock.path().to_path_buf());
+            warn_of_lock(&self.run_lock);
         }
-        Ok(mended)
+        Ok(())
     }
 
     /// What to carry over to the directory's successor.
@@ -380,6 +393,13 @@ fn cluster_in(state: &State) -> Option<String> {
 
 fn rows(state: &State) -> [usize; 3] {
     TableId::ALL.map(|table| state.table(table).num_rows())
+}
+
+fn warn_of_lock(lock: &Lock) {
+    warn!(
+        path = %lock.path().display(),
+        "the lock file had been removed or replaced; it was made again: leave it alone"
+    );
 }
 
 /// Since `began`, in whole microseconds.
