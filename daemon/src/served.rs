@@ -278,6 +278,10 @@ impl<P: Publish> Served<P> {
             warn_of_lock(&self.state_lock);
         }
         if !self.run_lock.in_place() {
+            // Gone with its directory, maybe, which then comes again as a start would make it.
+            if let Some(run_dir) = self.run_lock.path().parent() {
+                run_dir::make(run_dir)?;
+            }
             self.run_lock = Arc::new(Lock::acquire(self.run_lock.path(), &self.holder)?);
             warn_of_lock(&self.run_lock);
         }

@@ -1,11 +1,14 @@
 //! What a served cluster does before it touches the snapshot's name, one call at a time.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
+use sherwood_client::Reader;
+use sherwood_daemon::ends::Real;
 use sherwood_daemon::lock::LockError;
 use sherwood_daemon::served::{Before, ServeError, Served, StartError};
 
-use crate::common::{Case, Noting, NotingPublisher, exchange, state};
+use crate::common::{Case, Noting, NotingPublisher, exchange, state, tasks};
 
 fn begin(case: &Case, ends: &Noting) -> Served<NotingPublisher> {
     Served::begin(ends, &case.config(), None).unwrap().0
@@ -46,4 +49,30 @@ fn a_daemon_that_lost_its_run_directory_to_another_touches_nothing_there() {
     assert!(held(&error), "{error}");
     assert_eq!(*ends.notes.lock().unwrap(), noted);
     assert_eq!(*ends.beats.lock().unwrap(), 0);
+}
+
+#[test]
+fn a_run_directory_that_was_removed_is_made_again_with_lock_and_snapshot() {
+    let case = Case::with(&["t1"]);
+    let mut served = Served::begin(&Real, &case.config(), None).unwrap().0;
+    let generation = served.facts().generation;
+    fs::remove_dir_all(case.run_dir()).unwrap();
+    assert!(served.beat().unwrap(), "no file was made");
+    let reader = Reader::open(case.run_dir().join("c.arrow")).unwrap();
+    let snapshot = reader.snapshot().unwrap();
+    assert_eq!(tasks(&snapshot.to_state().unwrap()), ["t1"]);
+    assert!(snapshot.generation() > generation, "{generation}");
+    assert!(reader.liveness().unwrap().alive);
+    let mode = fs::metadata(case.run_dir()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o7777, 0o755);
+    assert!(case.refusal().contains("already serves"));
+    // Not into one that somebody else made first, and in which others may rename.
+    fs::remove_dir_all(case.run_dir()).unwrap();
+    fs::create_dir(case.run_dir()).unwrap();
+    fs::set_permissions(case.run_dir(), fs::Permissions::from_mode(0o777)).unwrap();
+    let error = served.beat().unwrap_err();
+    assert!(matches!(error, ServeError::RunDir(_)), "{error}");
+    assert_eq!(fs::read_dir(case.run_dir()).unwrap().count(), 0);
+    fs::set_permissions(case.run_dir(), fs::Permissions::from_mode(0o755)).unwrap();
+    assert!(served.beat().unwrap(), "no file was made");
 }
