@@ -243,7 +243,11 @@ impl<P: Publish> Served<P> {
     }
 
     /// To be called each second. True: the snapshot file was gone and has been made again (W8).
+    ///
+    /// Whatever fails, a daemon that calls this has said that it lives (F11): readers take one
+    /// that does not beat for hung, and a full disk is no reason to leave it.
     pub fn beat(&mut self) -> Result<bool, ServeError> {
+        self.publisher.pulse();
         self.keep_locks()?;
         // W8 may come again in a beat, and takes a generation.
         self.generations.ensure(self.publisher.generation())?;

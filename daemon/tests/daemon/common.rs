@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -39,6 +39,10 @@ pub struct Noting {
     pub failures: Arc<Mutex<usize>>,
     /// How often the publisher looked after its file.
     pub beats: Arc<Mutex<usize>>,
+    /// How often it said that it lives.
+    pub pulses: Arc<Mutex<usize>>,
+    /// Generations that it has taken beyond those of its notes.
+    pub taken: Arc<AtomicU64>,
 }
 
 /// The publishing end of [`Noting`].
@@ -100,12 +104,15 @@ impl Publish for NotingPublisher {
     fn housekeep(&mut self) -> Result<(), PublishError> {
         Ok(())
     }
+    fn pulse(&mut self) {
+        *self.ends.pulses.lock().unwrap() += 1;
+    }
     fn beat(&mut self) -> Result<bool, PublishError> {
         *self.ends.beats.lock().unwrap() += 1;
         Ok(false)
     }
     fn generation(&self) -> u64 {
-        self.generation
+        self.generation + self.ends.taken.load(Ordering::SeqCst)
     }
     fn path(&self) -> &Path {
         &self.path

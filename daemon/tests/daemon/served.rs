@@ -2,11 +2,14 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::sync::atomic::Ordering;
 
 use sherwood_client::Reader;
 use sherwood_daemon::ends::Real;
+use sherwood_daemon::generation::BLOCK;
 use sherwood_daemon::lock::LockError;
 use sherwood_daemon::served::{Before, ServeError, Served, StartError};
+use sherwood_shared::file::SnapshotFile;
 
 use crate::common::{Case, Noting, NotingPublisher, exchange, state, tasks};
 
@@ -75,4 +78,42 @@ fn a_run_directory_that_was_removed_is_made_again_with_lock_and_snapshot() {
     assert_eq!(fs::read_dir(case.run_dir()).unwrap().count(), 0);
     fs::set_permissions(case.run_dir(), fs::Permissions::from_mode(0o755)).unwrap();
     assert!(served.beat().unwrap(), "no file was made");
+}
+
+#[test]
+fn a_daemon_without_generations_still_says_that_it_lives() {
+    let case = Case::with(&["t1"]);
+    let ends = Noting::default();
+    let mut served = begin(&case, &ends);
+    assert!(!served.beat().unwrap());
+    assert_eq!(*ends.beats.lock().unwrap(), 1);
+    // The block is used up, and the next one cannot be written: something is in its way.
+    ends.taken.store(BLOCK, Ordering::SeqCst);
+    let in_the_way = case.state_dir().join("sherwood.sherwood.generation.tmp");
+    fs::create_dir(&in_the_way).unwrap();
+    for seconds in 1..4 {
+        let error = served.beat().unwrap_err();
+        assert!(matches!(error, ServeError::Generation(_)), "{error}");
+        assert_eq!(*ends.pulses.lock().unwrap(), 1 + seconds);
+        // What might take a generation waits (G1).
+        assert_eq!(*ends.beats.lock().unwrap(), 1);
+    }
+    fs::remove_dir(&in_the_way).unwrap();
+    assert!(!served.beat().unwrap());
+    assert_eq!(*ends.beats.lock().unwrap(), 2);
+}
+
+/// The same with both ends real, as a reader sees it.
+#[test]
+fn a_beat_that_fails_is_a_beat_to_readers() {
+    let case = Case::with(&["t1"]);
+    let mut served = Served::begin(&Real, &case.config(), None).unwrap().0;
+    let path = case.run_dir().join("c.arrow");
+    let file = SnapshotFile::open(&path).unwrap();
+    let before = file.header().beat();
+    fs::remove_file(case.state_dir().join("sherwood.lock")).unwrap();
+    fs::create_dir(case.state_dir().join("sherwood.lock")).unwrap();
+    let error = served.beat().unwrap_err();
+    assert!(matches!(error, ServeError::Lock(_)), "{error}");
+    assert_eq!(file.header().beat(), before + 1);
 }
