@@ -227,10 +227,12 @@ impl<P: Publish> Served<P> {
     pub fn publish(&mut self, state: &State, file: &Path) -> Result<Option<Published>, ServeError> {
         self.keep_locks()?;
         self.generations.ensure(self.publisher.generation())?;
-        let published = self.publisher.publish(state).map_err(ServeError::Publish)?;
+        let published = self.publisher.publish(state);
+        // Also without room: the old state may have been moved together under a new number.
+        self.facts.generation = self.publisher.generation();
+        let published = published.map_err(ServeError::Publish)?;
         self.facts.rows = rows(state);
         self.facts.parquet_path = Some(file.to_path_buf());
-        self.facts.generation = self.publisher.generation();
         Ok(published)
     }
 

@@ -117,3 +117,19 @@ fn a_beat_that_fails_is_a_beat_to_readers() {
     assert!(matches!(error, ServeError::Lock(_)), "{error}");
     assert_eq!(file.header().beat(), before + 1);
 }
+
+#[test]
+fn a_publish_that_fails_tells_the_generations_it_took_and_nothing_of_the_state() {
+    let case = Case::with(&["t1"]);
+    let ends = Noting::default();
+    let mut served = begin(&case, &ends);
+    let mut expected = served.facts().clone();
+    ends.broken.store(true, Ordering::SeqCst);
+    ends.taken.store(4, Ordering::SeqCst);
+    let file = case.state_dir().join("other.parquet");
+    served
+        .publish(&state("c", &["t2", "t3"]), &file)
+        .unwrap_err();
+    expected.generation += 4;
+    assert_eq!(*served.facts(), expected);
+}
