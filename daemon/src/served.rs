@@ -19,15 +19,17 @@ use std::time::Instant;
 
 use arrow_array::Array;
 use arrow_array::cast::AsArray;
+use sherwood_client::Reader;
 use sherwood_client::locate::{BadClusterId, ClusterId, LocateError, StateDir};
 use sherwood_shared::schema::{SCHEMA_VERSION, TableId};
 use sherwood_shared::state::State;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::config::Config;
 use crate::ends::{Ends, Publish};
-use crate::generation::{GenerationError, Generations};
+use crate::generation::{GenerationError, Generations, Seen};
 use crate::lock::{Holder, Lock, LockError, STATE_LOCK};
+use crate::log::chain;
 use crate::metadata::Facts;
 use crate::observe::{Attempt, FileId, Tried, try_file};
 use crate::publish::{Options, PublishError, Published};
@@ -169,7 +171,10 @@ impl<P: Publish> Served<P> {
                 "the run directory is not on a tmpfs: snapshots work, but are written to a disk; prefer a directory under /run or /dev/shm"
             );
         }
-        let (generations, first) = Generations::open(&dir, above)?;
+        let (generations, first) = {
+            let path = run_dir.join(cluster.snapshot_file_name());
+            Generations::open(&dir, above, last_published(&path))?
+        };
         let options = Options {
             run_dir,
             cluster_id: cluster.to_string(),
@@ -403,6 +408,21 @@ fn cluster_in(state: &State) -> Option<String> {
 
 fn rows(state: &State) -> [usize; 3] {
     TableId::ALL.map(|table| state.table(table).num_rows())
+}
+
+/// What the snapshot file says that stands at `path`, if one does that can be read. The caller
+/// holds the lock of the name, so it is the last one.
+fn last_published(path: &Path) -> Option<Seen> {
+    match Reader::open(path).and_then(|reader| reader.snapshot()) {
+        Ok(snapshot) => Some(Seen {
+            history: snapshot.history(),
+            generation: snapshot.generation(),
+        }),
+        Err(error) => {
+            debug!(error = chain(&error), "no earlier snapshot can be read");
+            None
+        }
+    }
 }
 
 fn warn_of_lock(lock: &Lock) {

@@ -133,3 +133,36 @@ fn a_publish_that_fails_tells_the_generations_it_took_and_nothing_of_the_state()
     expected.generation += 4;
     assert_eq!(*served.facts(), expected);
 }
+
+#[test]
+fn generations_that_were_restored_in_place_begin_a_new_history() {
+    let case = Case::with(&["t1"]);
+    let record = case.state_dir().join("sherwood.generation");
+    let path = case.run_dir().join("c.arrow");
+    let run = || {
+        let served = Served::begin(&Real, &case.config(), None).unwrap().0;
+        drop(served);
+        let snapshot = Reader::open(&path).unwrap().snapshot().unwrap();
+        (snapshot.history(), snapshot.generation())
+    };
+    let (history, mut generation) = run();
+    let backup = fs::read(&record).unwrap();
+    for _ in 0..2 {
+        let (next, higher) = run();
+        assert_eq!(next, history);
+        assert!(higher > generation, "{higher} after {generation}");
+        generation = higher;
+    }
+    fs::write(&record, &backup).unwrap();
+    let (restored, higher) = run();
+    assert_ne!(restored, history);
+    assert!(higher > generation, "{higher} after {generation}");
+    assert_eq!(run().0, restored);
+    // What cannot be read, or tells of another history, is no reason not to start.
+    fs::write(&path, "no snapshot").unwrap();
+    assert_eq!(run().0, restored);
+    fs::remove_file(&record).unwrap();
+    let (other, lower) = run();
+    assert_ne!(other, restored);
+    assert_eq!(lower, 1);
+}
