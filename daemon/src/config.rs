@@ -55,10 +55,12 @@ pub struct Args {
     /// Permissions of the snapshot file, octal
     #[arg(long, value_name = "MODE")]
     pub snapshot_mode: Option<OsString>,
-    /// Size of the snapshot file's regions; chosen by the state's size if not given
+    /// Size of the snapshot file's regions, a power of two; chosen by the state's size if not
+    /// given. Below 65536 only for tests: rows and chunks must fit a region several times
     #[arg(long, value_name = "BYTES")]
     pub region_bytes: Option<OsString>,
-    /// Size of the tables' chunks; chosen by the state's size if not given
+    /// Size of the tables' chunks, at most a quarter of a region; chosen by the state's size if
+    /// not given
     #[arg(long, value_name = "BYTES")]
     pub chunk_bytes: Option<OsString>,
 }
@@ -89,11 +91,16 @@ pub struct Config {
     pub poll_interval: Duration,
     /// Mode bits of the snapshot file.
     pub snapshot_mode: u32,
-    /// Bytes of a region; `None`: chosen by the state's size.
+    /// Bytes of a region, a power of two; `None`: chosen by the state's size. Small ones (below
+    /// 64 KiB) are for tests.
     pub region_bytes: Option<u64>,
-    /// Bytes aimed at for a chunk; `None`: chosen by the state's size.
+    /// Bytes aimed at for a chunk; `None`: chosen by the state's size. At most a quarter of
+    /// `region_bytes`, where both are given.
     pub chunk_bytes: Option<usize>,
 }
+
+/// So many chunks fit a region at least: else most of it would stay empty, or nothing fits.
+const CHUNKS_PER_REGION: u64 = 4;
 
 /// Every key, and what its value must be.
 const KEYS: [(&str, &str); 9] = [
@@ -118,7 +125,7 @@ const KEYS: [(&str, &str); 9] = [
     ),
     (
         "region_bytes",
-        "a whole number of bytes, a power of two from 4096 on",
+        "a whole number of bytes, a power of two from 4096 on (small ones, below 65536, are for tests)",
     ),
     ("chunk_bytes", "a whole number of bytes above 0"),
 ];
@@ -171,6 +178,16 @@ pub enum ConfigError {
         found: String,
         /// What it must be.
         wanted: &'static str,
+    },
+    /// Chunks that would not fit the regions.
+    #[error(
+        "`chunk_bytes` is {chunk_bytes} and `region_bytes` is {region_bytes}, but a chunk may take at most a quarter of a region: give at most {} as `chunk_bytes`, a larger `region_bytes`, or leave one of them out", region_bytes / CHUNKS_PER_REGION
+    )]
+    ChunkTooLarge {
+        /// As given.
+        chunk_bytes: usize,
+        /// As given.
+        region_bytes: u64,
     },
     /// A setting without which the daemon cannot run.
     #[error("`{key}` is not set; give --{}, SHERWOOD_{}, or `{key}` in the configuration file", key.replace('_', "-"), key.to_uppercase())]
@@ -369,6 +386,14 @@ impl Draft {
 
     fn finish(self) -> Result<Config, ConfigError> {
         let missing = |key| ConfigError::Missing { key };
+        if let (Some(region_bytes), Some(chunk_bytes)) = (self.region_bytes, self.chunk_bytes)
+            && chunk_bytes as u64 > region_bytes / CHUNKS_PER_REGION
+        {
+            return Err(ConfigError::ChunkTooLarge {
+                chunk_bytes,
+                region_bytes,
+            });
+        }
         Ok(Config {
             state_dir: self.state_dir.ok_or_else(|| missing("state_dir"))?,
             run_dir: self.run_dir.ok_or_else(|| missing("run_dir"))?,
@@ -600,6 +625,44 @@ mod tests {
         );
         let error = resolve(Some(DIRS), &[], &["--chunk-bytes", "x"]).unwrap_err();
         assert!(error.contains("--chunk-bytes: \"x\""), "{error}");
+    }
+
+    #[test]
+    fn a_chunk_larger_than_a_quarter_of_a_region_is_refused_wherever_the_two_come_from() {
+        let flag = |bytes: u64| ["--chunk-bytes".to_owned(), bytes.to_string()];
+        for region in [4096_u64, 65536, 4 << 20, 1 << 63] {
+            let file = format!("{DIRS}region_bytes = {region}\n");
+            let env = [("SHERWOOD_REGION_BYTES", region.to_string())];
+            let env: Vec<(&str, &str)> = env.iter().map(|(k, v)| (*k, v.as_str())).collect();
+            for (chunk, fits) in [
+                (1, true),
+                (region / 4, true),
+                (region / 4 + 1, false),
+                (region, false),
+            ] {
+                let flags = flag(chunk);
+                let flags = [flags[0].as_str(), flags[1].as_str()];
+                let in_env = resolve(Some(DIRS), &env, &flags);
+                if region < 1 << 63 {
+                    assert_eq!(resolve(Some(&file), &[], &flags), in_env);
+                }
+                match in_env {
+                    Ok(_) => assert!(fits, "{chunk} in {region}"),
+                    Err(error) => {
+                        assert!(!fits, "{chunk} in {region}: {error}");
+                        for fact in [
+                            format!("`chunk_bytes` is {chunk} "),
+                            format!("`region_bytes` is {region},"),
+                            format!("at most {} ", region / 4),
+                        ] {
+                            assert!(error.contains(&fact), "{error}");
+                        }
+                    }
+                }
+                // Alone, each is checked against what the other will be.
+                assert!(resolve(Some(DIRS), &[], &flags).is_ok(), "{chunk}");
+            }
+        }
     }
 
     #[test]

@@ -40,6 +40,8 @@ pub trait Publish {
     fn publish(&mut self, next: &State) -> Result<Option<Published>, PublishError>;
     /// To be called after a publish, when nobody waits.
     fn housekeep(&mut self) -> Result<(), PublishError>;
+    /// Says that the daemon lives (F11), and nothing else: takes no generation, cannot fail.
+    fn pulse(&mut self);
     /// To be called each second. True: the snapshot file was gone and has been made again (W8).
     fn beat(&mut self) -> Result<bool, PublishError>;
     /// The published generation.
@@ -79,6 +81,9 @@ impl Publish for Publisher {
     }
     fn housekeep(&mut self) -> Result<(), PublishError> {
         self.housekeep()
+    }
+    fn pulse(&mut self) {
+        Self::pulse(self);
     }
     fn beat(&mut self) -> Result<bool, PublishError> {
         self.beat()

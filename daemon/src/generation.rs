@@ -11,6 +11,12 @@
 //! - **G4** A directory that was copied or restored (its device and inode are not those that the
 //!   file names) begins a new history too: the original may publish the same numbers. The
 //!   count goes on from the ceiling, so that it does not go back either.
+//! - **G5** So does a directory whose file was restored in place, from a backup: the snapshot that
+//!   was published last has this history and a generation above the ceiling. The count goes on
+//!   from that generation.
+//!
+//! Not promised: G5 where no snapshot is left to tell, as after a reboot. Restore a state without
+//! its `sherwood.generation`; G3 is certain.
 
 use std::fs;
 use std::io;
@@ -18,6 +24,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use sherwood_client::locate::StateDir;
+use tracing::warn;
 
 use crate::durable;
 
@@ -106,11 +113,24 @@ pub struct Generations {
     history: [u8; 16],
 }
 
+/// What the last snapshot at a daemon's path says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Its history.
+    pub history: [u8; 16],
+    /// Its generation.
+    pub generation: u64,
+}
+
 impl Generations {
     /// Reads the directory's file, or begins a history. **Durable** when this returns `Ok`: the
     /// first block, so that the second value, the first generation to publish, may be used. It is
-    /// greater than `above` too.
-    pub fn open(dir: &StateDir, above: u64) -> Result<(Self, u64), GenerationError> {
+    /// greater than `above` too, and new to the history of what was `seen` (G5).
+    pub fn open(
+        dir: &StateDir,
+        above: u64,
+        seen: Option<Seen>,
+    ) -> Result<(Self, u64), GenerationError> {
         let path = dir.path().join(GENERATION_FILE);
         let mut record = match fs::read(&path) {
             Ok(bytes) => parse(&path, &bytes)?,
@@ -130,14 +150,23 @@ impl Generations {
         }
         record.state_dir_device = device;
         record.state_dir_inode = inode;
-        let history = decode(&record.history).ok_or_else(|| GenerationError::BadValue {
-            path: path.clone(),
-            key: "history",
-            value: record.history.clone(),
-        })?;
-        let first = record
-            .reserved_through
-            .max(above)
+        let mut history = decoded(&path, &record)?;
+        let mut highest = record.reserved_through.max(above);
+        if let Some(seen) = seen
+            && seen.history == history
+            && seen.generation > highest
+        {
+            warn!(
+                path = %path.display(),
+                reserved_through = record.reserved_through,
+                published = seen.generation,
+                "the generation file is older than the snapshot: it was restored; a new history begins"
+            );
+            record.history = new_history(); // G5
+            history = decoded(&path, &record)?;
+            highest = seen.generation;
+        }
+        let first = highest
             .checked_add(1)
             .ok_or(GenerationError::Exhausted { path })?;
         let mut generations = Self {
@@ -218,6 +247,14 @@ fn new_history() -> String {
     uuid::Uuid::new_v4().simple().to_string()
 }
 
+fn decoded(path: &Path, record: &Record) -> Result<[u8; 16], GenerationError> {
+    decode(&record.history).ok_or_else(|| GenerationError::BadValue {
+        path: path.to_path_buf(),
+        key: "history",
+        value: record.history.clone(),
+    })
+}
+
 fn decode(hex: &str) -> Option<[u8; 16]> {
     if hex.len() != 32 || !hex.bytes().all(|b| b.is_ascii_hexdigit()) {
         return None;
@@ -230,7 +267,7 @@ mod tests {
     use super::*;
 
     fn open(dir: &Path) -> Result<(Generations, u64), GenerationError> {
-        Generations::open(&StateDir::open(dir).unwrap(), 0)
+        Generations::open(&StateDir::open(dir).unwrap(), 0, None)
     }
 
     #[test]
@@ -316,10 +353,43 @@ mod tests {
         let tmp = tempfile::tempdir().unwrap();
         let dir = StateDir::open(tmp.path()).unwrap();
         assert_eq!(
-            Generations::open(&dir, 10 * BLOCK).unwrap().1,
+            Generations::open(&dir, 10 * BLOCK, None).unwrap().1,
             10 * BLOCK + 1
         );
-        assert_eq!(Generations::open(&dir, 5).unwrap().1, 11 * BLOCK + 1);
+        assert_eq!(Generations::open(&dir, 5, None).unwrap().1, 11 * BLOCK + 1);
+    }
+
+    #[test]
+    fn a_snapshot_tells_of_a_restored_file_only_by_its_history_and_a_higher_generation() {
+        let tmp = tempfile::tempdir().unwrap();
+        let dir = StateDir::open(tmp.path()).unwrap();
+        let path = tmp.path().join(GENERATION_FILE);
+        let (original, _) = open(tmp.path()).unwrap();
+        let backup = fs::read(&path).unwrap();
+        let ours = original.history();
+        for above in [0, 10, 3 * BLOCK] {
+            let highest = BLOCK.max(above);
+            for (history, generation, restored) in [
+                (ours, 1, false),
+                (ours, highest, false),
+                (ours, highest + 1, true),
+                (ours, highest + 7 * BLOCK, true),
+                ([7; 16], highest + 7 * BLOCK, false),
+            ] {
+                let seen = Seen {
+                    history,
+                    generation,
+                };
+                fs::write(&path, &backup).unwrap();
+                let (opened, first) = Generations::open(&dir, above, Some(seen)).unwrap();
+                let expected = if restored { generation } else { highest } + 1;
+                assert_eq!(first, expected, "{seen:?} above {above}");
+                assert_eq!(opened.history() != ours, restored, "{seen:?} above {above}");
+                let (again, next) = open(tmp.path()).unwrap();
+                assert_eq!(again.history(), opened.history(), "{seen:?} above {above}");
+                assert!(next > first, "{seen:?} above {above}");
+            }
+        }
     }
 
     #[test]

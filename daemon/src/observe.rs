@@ -254,6 +254,7 @@ mod tests {
         fn housekeep(&mut self) -> Result<(), PublishError> {
             Ok(())
         }
+        fn pulse(&mut self) {}
         fn beat(&mut self) -> Result<bool, PublishError> {
             Ok(false)
         }

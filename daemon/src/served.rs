@@ -4,6 +4,14 @@
 //! anything is looked at (W1), the state, the lock of the snapshot's name, a generation that is
 //! durable (G1), and only then the snapshot file (W8). Whatever fails on the way, the last
 //! snapshot file has not been touched.
+//!
+//! - **V4** Whatever may put a file at the snapshot's name (a publish, a beat, a start) first looks
+//!   whether both locks are still the files at their names. A run directory that was wiped may
+//!   hold the lock and the file of another daemon by now, and a living daemon's file must
+//!   neither lose its name nor be marked.
+//!
+//! Not promised: V4 between that look and the rename. Who wipes a run directory and starts
+//! another daemon there within that moment has two; the loser ends at its next beat.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,15 +19,17 @@ use std::time::Instant;
 
 use arrow_array::Array;
 use arrow_array::cast::AsArray;
+use sherwood_client::Reader;
 use sherwood_client::locate::{BadClusterId, ClusterId, LocateError, StateDir};
 use sherwood_shared::schema::{SCHEMA_VERSION, TableId};
 use sherwood_shared::state::State;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::config::Config;
 use crate::ends::{Ends, Publish};
-use crate::generation::{GenerationError, Generations};
+use crate::generation::{GenerationError, Generations, Seen};
 use crate::lock::{Holder, Lock, LockError, STATE_LOCK};
+use crate::log::chain;
 use crate::metadata::Facts;
 use crate::observe::{Attempt, FileId, Tried, try_file};
 use crate::publish::{Options, PublishError, Published};
@@ -88,6 +98,12 @@ pub enum StartError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServeError {
+    /// V4. After [`LockError::Held`] this daemon must stop: another has the name.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// V4: the lock's directory is gone and cannot be made again.
+    #[error(transparent)]
+    RunDir(#[from] RunDirError),
     /// No generation to publish with.
     #[error(transparent)]
     Generation(#[from] GenerationError),
@@ -142,10 +158,11 @@ impl<P: Publish> Served<P> {
         } = load_state(ends, &dir, config, before.as_ref(), ATTEMPTS)?;
         let run_dir = run_dir::make(&run_dir)?;
         let (run_lock, above) = match before {
-            Some(before) => (before.run_lock, before.generation),
-            None => {
-                let name = format!("{cluster}.lock");
-                (Arc::new(Lock::acquire(&run_dir.join(name), &holder)?), 0)
+            Some(before) if before.run_lock.in_place() => (before.run_lock, before.generation),
+            other => {
+                let path = run_dir.join(format!("{cluster}.lock"));
+                let lock = Arc::new(Lock::acquire(&path, &holder)?);
+                (lock, other.map_or(0, |before| before.generation))
             }
         };
         if !run_dir::is_memory(&run_dir) {
@@ -154,7 +171,10 @@ impl<P: Publish> Served<P> {
                 "the run directory is not on a tmpfs: snapshots work, but are written to a disk; prefer a directory under /run or /dev/shm"
             );
         }
-        let (generations, first) = Generations::open(&dir, above)?;
+        let (generations, first) = {
+            let path = run_dir.join(cluster.snapshot_file_name());
+            Generations::open(&dir, above, last_published(&path))?
+        };
         let options = Options {
             run_dir,
             cluster_id: cluster.to_string(),
@@ -210,11 +230,14 @@ impl<P: Publish> Served<P> {
 
     /// Publishes what differs in `state`, read from `file`. `None`: nothing does.
     pub fn publish(&mut self, state: &State, file: &Path) -> Result<Option<Published>, ServeError> {
+        self.keep_locks()?;
         self.generations.ensure(self.publisher.generation())?;
-        let published = self.publisher.publish(state).map_err(ServeError::Publish)?;
+        let published = self.publisher.publish(state);
+        // Also without room: the old state may have been moved together under a new number.
+        self.facts.generation = self.publisher.generation();
+        let published = published.map_err(ServeError::Publish)?;
         self.facts.rows = rows(state);
         self.facts.parquet_path = Some(file.to_path_buf());
-        self.facts.generation = self.publisher.generation();
         Ok(published)
     }
 
@@ -227,7 +250,12 @@ impl<P: Publish> Served<P> {
     }
 
     /// To be called each second. True: the snapshot file was gone and has been made again (W8).
+    ///
+    /// Whatever fails, a daemon that calls this has said that it lives (F11): readers take one
+    /// that does not beat for hung, and a full disk is no reason to leave it.
     pub fn beat(&mut self) -> Result<bool, ServeError> {
+        self.publisher.pulse();
+        self.keep_locks()?;
         // W8 may come again in a beat, and takes a generation.
         self.generations.ensure(self.publisher.generation())?;
         let made_again = self.publisher.beat().map_err(ServeError::Publish)?;
@@ -251,24 +279,24 @@ impl<P: Publish> Served<P> {
         &self.cluster
     }
 
-    /// Takes a lock again whose file was removed or replaced (K1); says which. If another daemon
-    /// was quicker this one must stop: [`LockError::Held`].
-    pub fn mend_locks(&mut self) -> Result<Option<PathBuf>, LockError> {
+    /// V4: takes a lock again whose file was removed or replaced (K1).
+    fn keep_locks(&mut self) -> Result<(), ServeError> {
         // In a directory that took the place of ours there is nothing to mend.
         let here = StateDir::open(self.dir.path());
-        if !here.is_ok_and(|dir| dir.identity() == self.dir.identity()) {
-            return Ok(None);
-        }
-        let mut mended = None;
-        if !self.state_lock.in_place() {
+        let is_ours = here.is_ok_and(|dir| dir.identity() == self.dir.identity());
+        if is_ours && !self.state_lock.in_place() {
             self.state_lock = Lock::acquire(self.state_lock.path(), &self.holder)?;
-            mended = Some(self.state_lock.path().to_path_buf());
+            warn_of_lock(&self.state_lock);
         }
         if !self.run_lock.in_place() {
+            // Gone with its directory, maybe, which then comes again as a start would make it.
+            if let Some(run_dir) = self.run_lock.path().parent() {
+                run_dir::make(run_dir)?;
+            }
             self.run_lock = Arc::new(Lock::acquire(self.run_lock.path(), &self.holder)?);
-            mended = Some(self.run_lock.path().to_path_buf());
+            warn_of_lock(&self.run_lock);
         }
-        Ok(mended)
+        Ok(())
     }
 
     /// What to carry over to the directory's successor.
@@ -380,6 +408,28 @@ fn cluster_in(state: &State) -> Option<String> {
 
 fn rows(state: &State) -> [usize; 3] {
     TableId::ALL.map(|table| state.table(table).num_rows())
+}
+
+/// What the snapshot file says that stands at `path`, if one does that can be read. The caller
+/// holds the lock of the name, so it is the last one.
+fn last_published(path: &Path) -> Option<Seen> {
+    match Reader::open(path).and_then(|reader| reader.snapshot()) {
+        Ok(snapshot) => Some(Seen {
+            history: snapshot.history(),
+            generation: snapshot.generation(),
+        }),
+        Err(error) => {
+            debug!(error = chain(&error), "no earlier snapshot can be read");
+            None
+        }
+    }
+}
+
+fn warn_of_lock(lock: &Lock) {
+    warn!(
+        path = %lock.path().display(),
+        "the lock file had been removed or replaced; it was made again: leave it alone"
+    );
 }
 
 /// Since `began`, in whole microseconds.

@@ -98,7 +98,6 @@ struct Troubles {
     publish: Trouble,
     beat: Trouble,
     metadata: Trouble,
-    lock: Trouble,
     watch: Trouble,
 }
 
@@ -161,7 +160,7 @@ impl<E: Ends> Service<E> {
                 }
                 Ok(Event::Order(Order::Reload)) => self.reload(),
                 Ok(Event::Hint(hint)) => self.on_hint(hint),
-                Ok(Event::Sight(sight)) => self.on_sight(sight),
+                Ok(Event::Sight(sight)) => self.on_sight(sight)?,
                 Err(RecvTimeoutError::Timeout) => {}
                 // We hold a sender ourselves.
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
@@ -197,7 +196,7 @@ impl<E: Ends> Service<E> {
         if self.next_retry.is_some_and(|due| due <= now) {
             self.next_retry = None;
             if let Some((state, file)) = self.pending.take() {
-                self.publish(state, file);
+                self.publish(state, file)?;
             }
         }
         if self.metadata_due.is_some_and(|due| due <= now) {
@@ -205,8 +204,7 @@ impl<E: Ends> Service<E> {
         }
         if now >= self.next_beat {
             self.next_beat = now + BEAT_INTERVAL;
-            self.beat();
-            self.mend_locks()?;
+            self.beat()?;
         }
         Ok(())
     }
@@ -240,7 +238,7 @@ impl<E: Ends> Service<E> {
         }
     }
 
-    fn on_sight(&mut self, sight: Sight) {
+    fn on_sight(&mut self, sight: Sight) -> Result<(), StartError> {
         self.looking = false;
         if !matches!(sight, Sight::Changing { .. }) {
             self.restless_looks = 0;
@@ -253,7 +251,7 @@ impl<E: Ends> Service<E> {
             }
             Sight::State { state, file, tried } => {
                 self.state_is_good();
-                self.publish(state, file);
+                self.publish(state, file)?;
                 Some(tried)
             }
             Sight::Refused { what, tried } => {
@@ -279,6 +277,7 @@ impl<E: Ends> Service<E> {
         if std::mem::take(&mut self.owed_look) {
             self.look();
         }
+        Ok(())
     }
 
     /// A writer was at work during the look; the next one finds what it left. Not worth a word,
@@ -311,7 +310,7 @@ impl<E: Ends> Service<E> {
         }
     }
 
-    fn publish(&mut self, state: Box<State>, file: PathBuf) {
+    fn publish(&mut self, state: Box<State>, file: PathBuf) -> Result<(), StartError> {
         let began = Instant::now();
         match self.served.publish(&state, &file) {
             Ok(published) => {
@@ -341,6 +340,7 @@ impl<E: Ends> Service<E> {
                     debug!(error = chain(&error), "no room is kept ready");
                 }
             }
+            Err(ServeError::Lock(error @ LockError::Held { .. })) => return Err(error.into()),
             Err(error) => {
                 let text = chain(&error);
                 if self.troubles.publish.is_new(&text) {
@@ -356,9 +356,10 @@ impl<E: Ends> Service<E> {
                 self.next_retry = Some(Instant::now() + RETRY_INTERVAL);
             }
         }
+        Ok(())
     }
 
-    fn beat(&mut self) {
+    fn beat(&mut self) -> Result<(), StartError> {
         match self.served.beat() {
             Ok(made_again) => {
                 if made_again {
@@ -374,6 +375,7 @@ impl<E: Ends> Service<E> {
                     info!("the snapshot file is looked after again");
                 }
             }
+            Err(ServeError::Lock(error @ LockError::Held { .. })) => return Err(error.into()),
             Err(error) => {
                 let text = chain(&error);
                 if self.troubles.beat.is_new(&text) {
@@ -385,31 +387,7 @@ impl<E: Ends> Service<E> {
                 }
             }
         }
-    }
-
-    /// W1 holds for as long as the daemon runs.
-    fn mend_locks(&mut self) -> Result<(), StartError> {
-        match self.served.mend_locks() {
-            Ok(None) => {
-                self.troubles.lock.is_over();
-                Ok(())
-            }
-            Ok(Some(path)) => {
-                warn!(path = %path.display(), "the lock file had been removed or replaced; it was made again: leave it alone");
-                Ok(())
-            }
-            Err(error @ LockError::Held { .. }) => Err(error.into()),
-            Err(error) => {
-                let text = chain(&error);
-                if self.troubles.lock.is_new(&text) {
-                    warn!(
-                        error = text,
-                        "a lock file was removed and cannot be made again; a second daemon would not notice this one"
-                    );
-                }
-                Ok(())
-            }
-        }
+        Ok(())
     }
 
     fn tend_metadata(&mut self, now: Instant) {
@@ -529,6 +507,9 @@ impl<E: Ends> Service<E> {
 /// What a person can do about it, where the error alone does not say.
 fn advice(error: &ServeError) -> &'static str {
     match error {
+        ServeError::Lock(_) | ServeError::RunDir(_) => {
+            "leave the state and run directories and their lock files alone; without its locks the daemon publishes nothing"
+        }
         ServeError::Generation(_) => "make room in the state directory",
         ServeError::Publish(PublishError::Full { .. }) => {
             "free space on the run directory's file system, or enlarge it"

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 
 use arrow_array::cast::AsArray;
 use arrow_array::{ArrayRef, RecordBatch, StringArray};
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use serde_json::Value;
 use sherwood_client::import;
 use sherwood_client::locate::METADATA_FILE;
-use sherwood_daemon::config::{Args, LogFormat, Sources};
+use sherwood_daemon::config::{Args, Config, LogFormat, Sources};
 use sherwood_daemon::ends::{BoxError, Ends, Publish, Real};
 use sherwood_daemon::log;
 use sherwood_daemon::publish::{Options, PublishError, Published};
@@ -36,6 +37,12 @@ pub struct Noting {
     pub broken: Arc<AtomicBool>,
     /// How often it failed.
     pub failures: Arc<Mutex<usize>>,
+    /// How often the publisher looked after its file.
+    pub beats: Arc<Mutex<usize>>,
+    /// How often it said that it lives.
+    pub pulses: Arc<Mutex<usize>>,
+    /// Generations that it has taken beyond those of its notes.
+    pub taken: Arc<AtomicU64>,
 }
 
 /// The publishing end of [`Noting`].
@@ -97,11 +104,15 @@ impl Publish for NotingPublisher {
     fn housekeep(&mut self) -> Result<(), PublishError> {
         Ok(())
     }
+    fn pulse(&mut self) {
+        *self.ends.pulses.lock().unwrap() += 1;
+    }
     fn beat(&mut self) -> Result<bool, PublishError> {
+        *self.ends.beats.lock().unwrap() += 1;
         Ok(false)
     }
     fn generation(&self) -> u64 {
-        self.generation
+        self.generation + self.ends.taken.load(Ordering::SeqCst)
     }
     fn path(&self) -> &Path {
         &self.path
@@ -183,7 +194,7 @@ impl Case {
         let bytes = fs::read(self.state_dir().join(METADATA_FILE)).unwrap_or_default();
         serde_json::from_slice(&bytes).unwrap_or_default()
     }
-    pub fn begin<E: Ends>(&self, ends: E) -> Result<(Service<E>, Channel), StartError> {
+    fn sources(&self) -> Sources {
         let mut sources = Sources::default();
         let dirs = [
             ("SHERWOOD_STATE_DIR", self.state_dir()),
@@ -197,6 +208,13 @@ impl Case {
             sources.environment.insert((*name).into(), value.into());
         }
         sources.args = Args::default();
+        sources
+    }
+    pub fn config(&self) -> Config {
+        self.sources().resolve().unwrap().0
+    }
+    pub fn begin<E: Ends>(&self, ends: E) -> Result<(Service<E>, Channel), StartError> {
+        let sources = self.sources();
         let (config, _) = sources.resolve().unwrap();
         let level = log::init(LogFormat::Text, config.log_level);
         let (sender, receiver) = mpsc::channel();
@@ -290,4 +308,10 @@ pub fn wait_for(what: &str, mut happens: impl FnMut() -> bool) {
         );
         thread::sleep(Duration::from_millis(2));
     }
+}
+
+/// Puts `theirs` in the place of `ours` at one stroke.
+pub fn exchange(ours: &Path, theirs: &Path) {
+    let flags = RenameFlags::RENAME_EXCHANGE;
+    renameat2(AT_FDCWD, ours, AT_FDCWD, theirs, flags).unwrap();
 }

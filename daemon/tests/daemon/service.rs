@@ -1,19 +1,18 @@
 //! The service's own rules: what is published, what is refused, what stays.
 
-mod common;
-
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::Ordering;
 
-use common::{Case, parquet, tasks, wait_for};
 use serde_json::json;
 use sherwood_client::Reader;
 use sherwood_client::locate::{METADATA_FILE, StateDir};
 use sherwood_daemon::ends::Real;
 use sherwood_daemon::log;
 use sherwood_daemon::service::{Event, Order};
+
+use crate::common::{Case, exchange, parquet, tasks, wait_for};
 
 #[test]
 fn a_state_is_published_and_its_metadata_leads_to_the_snapshot() {
@@ -325,6 +324,19 @@ fn a_lock_file_that_is_removed_is_made_again_and_a_quicker_daemon_wins() {
     let file = fs::File::create(&theirs).unwrap();
     file.try_lock().unwrap();
     fs::rename(&theirs, &lock).unwrap();
+    let error = log::chain(&running.end().unwrap_err());
+    assert!(error.contains("already serves"), "{error}");
+}
+
+#[test]
+fn a_daemon_ends_when_another_has_taken_its_run_directory() {
+    let case = Case::with(&["t1"]);
+    let running = case.start();
+    let theirs = case.root().join("theirs");
+    fs::create_dir(&theirs).unwrap();
+    let lock = fs::File::create(theirs.join("c.lock")).unwrap();
+    lock.try_lock().unwrap();
+    exchange(&case.run_dir(), &theirs);
     let error = log::chain(&running.end().unwrap_err());
     assert!(error.contains("already serves"), "{error}");
 }

@@ -1,0 +1,5 @@
+//! The daemon without its process: a cluster being served, call by call, and the loop around it.
+
+mod common;
+mod served;
+mod service;
