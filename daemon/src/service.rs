@@ -32,6 +32,9 @@ use crate::served::{ServeError, Served, StartError, micros};
 use crate::systemd;
 use crate::watch::{Hint, SAFETY_INTERVAL, Settle, Watch};
 
+/// How long the metadata may wait for looks that are due, and how often it asks again.
+const METADATA_PATIENCE: Duration = Duration::from_secs(2);
+const METADATA_PAUSE: Duration = Duration::from_millis(20);
 /// Readers age the publisher's beat; they expect one a second.
 const BEAT_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -89,6 +92,8 @@ pub struct Service<E: Ends> {
     next_poll: Instant,
     next_retry: Option<Instant>,
     metadata_due: Option<Instant>,
+    /// Since when it waits for a look.
+    metadata_put_off: Option<Instant>,
     troubles: Troubles,
 }
 
@@ -135,6 +140,7 @@ impl<E: Ends> Service<E> {
             next_poll: now,
             next_retry: None,
             metadata_due: None,
+            metadata_put_off: None,
             troubles: Troubles::default(),
         };
         service.start_watch();
@@ -391,6 +397,15 @@ impl<E: Ends> Service<E> {
     }
 
     fn tend_metadata(&mut self, now: Instant) {
+        // What somebody has just written there is looked at first, so that what is wrong with
+        // it is told and not painted over. Not for ever: others may write all the time.
+        let since = *self.metadata_put_off.get_or_insert(now);
+        let to_be_looked_at = self.looking || self.owed_look || self.settle.due().is_some();
+        if to_be_looked_at && now < since + METADATA_PATIENCE {
+            self.metadata_due = Some(now + METADATA_PAUSE);
+            return;
+        }
+        self.metadata_put_off = None;
         self.metadata_due = None;
         match self.keeper.tend(self.served.facts(), now) {
             Ok(due) => {

@@ -104,16 +104,18 @@ impl Sample {
 
     /// Writes it, changed; `alive`: with the lock that a daemon holds.
     fn write(&mut self, alive: bool, change: impl FnOnce(&mut Vec<u8>)) -> PathBuf {
+        // As a daemon does: locked before it has a name that anybody looks at (W8).
         let path = self.path();
-        let _none_yet = fs::remove_file(&path);
+        let aside = path.with_extension("aside");
         let mut bytes = self.bytes.clone();
         change(&mut bytes);
-        fs::write(&path, bytes).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
-        let file = File::options().read(true).write(true).open(&path).unwrap();
+        fs::write(&aside, bytes).unwrap();
+        fs::set_permissions(&aside, fs::Permissions::from_mode(0o644)).unwrap();
+        let file = File::options().read(true).write(true).open(&aside).unwrap();
         if alive {
             lock::try_exclusive(&file, WITNESS_AT, 1).unwrap();
         }
+        fs::rename(&aside, &path).unwrap();
         self.witness = Some(file);
         path
     }
