@@ -8,16 +8,21 @@
 //!
 //! An empty environment variable counts as not set (service managers cannot unset one).
 
+mod draft;
+mod file;
+mod spelling;
+
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Parser;
 use sherwood_client::locate::ClusterId;
-use toml::Spanned;
+
+use draft::{Draft, Raw};
+use spelling::near_misses;
 
 /// Keeps a cluster's state published as a shared-memory snapshot.
 ///
@@ -242,7 +247,7 @@ impl Sources {
             .as_ref()
             .or_else(|| from_environment("config").map(|(_, value)| value));
         if let Some(path) = file {
-            read_file(Path::new(path), &mut draft)?;
+            file::read(Path::new(path), &mut draft)?;
         }
         for (key, _) in KEYS {
             if let Some((name, value)) = from_environment(key) {
@@ -292,229 +297,10 @@ impl Sources {
     }
 }
 
-#[derive(Default)]
-struct Draft {
-    state_dir: Option<PathBuf>,
-    run_dir: Option<PathBuf>,
-    cluster_id: Option<ClusterId>,
-    log_format: Option<LogFormat>,
-    log_level: Option<tracing::Level>,
-    poll_interval: Option<Duration>,
-    snapshot_mode: Option<u32>,
-    region_bytes: Option<u64>,
-    chunk_bytes: Option<usize>,
-}
-
-/// A value before its setting has looked at it.
-#[derive(Clone, Copy)]
-enum Raw<'a> {
-    Text(&'a OsStr),
-    Toml(&'a toml::Value),
-}
-
-impl<'a> Raw<'a> {
-    fn path(self) -> Option<PathBuf> {
-        let path = match self {
-            Raw::Text(text) => PathBuf::from(text),
-            Raw::Toml(value) => PathBuf::from(value.as_str()?),
-        };
-        (!path.as_os_str().is_empty()).then_some(path)
-    }
-    fn text(self) -> Option<&'a str> {
-        match self {
-            Raw::Text(text) => text.to_str(),
-            Raw::Toml(value) => value.as_str(),
-        }
-    }
-    fn number(self) -> Option<u64> {
-        match self {
-            Raw::Text(text) => text.to_str()?.parse().ok(),
-            Raw::Toml(value) => value.as_integer()?.try_into().ok(),
-        }
-    }
-}
-
-impl std::fmt::Display for Raw<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Raw::Text(text) => write!(f, "{text:?}"),
-            Raw::Toml(value) => write!(f, "{value} ({})", value.type_str()),
-        }
-    }
-}
-
-impl Draft {
-    fn set(
-        &mut self,
-        key: &'static str,
-        raw: Raw<'_>,
-        place: impl FnOnce() -> String,
-    ) -> Result<(), ConfigError> {
-        let accepted = match key {
-            "state_dir" => put(&mut self.state_dir, raw.path()),
-            "run_dir" => put(&mut self.run_dir, raw.path()),
-            "cluster_id" => put(
-                &mut self.cluster_id,
-                raw.text().and_then(|id| ClusterId::new(id).ok()),
-            ),
-            "log_format" => put(&mut self.log_format, raw.text().and_then(log_format)),
-            "log_level" => put(&mut self.log_level, raw.text().and_then(log_level)),
-            "poll_interval_ms" => put(&mut self.poll_interval, raw.number().and_then(interval)),
-            "snapshot_mode" => put(&mut self.snapshot_mode, raw.text().and_then(mode)),
-            "region_bytes" => put(
-                &mut self.region_bytes,
-                raw.number().filter(|n| *n >= 4096 && n.is_power_of_two()),
-            ),
-            _ => put(
-                &mut self.chunk_bytes,
-                raw.number()
-                    .filter(|&n| n > 0)
-                    .and_then(|n| n.try_into().ok()),
-            ),
-        };
-        if accepted {
-            return Ok(());
-        }
-        let wanted = KEYS.iter().find(|(known, _)| *known == key);
-        Err(ConfigError::Value {
-            place: place(),
-            key,
-            found: raw.to_string(),
-            wanted: wanted.map_or("", |(_, wanted)| *wanted),
-        })
-    }
-
-    fn finish(self) -> Result<Config, ConfigError> {
-        let missing = |key| ConfigError::Missing { key };
-        if let (Some(region_bytes), Some(chunk_bytes)) = (self.region_bytes, self.chunk_bytes)
-            && chunk_bytes as u64 > region_bytes / CHUNKS_PER_REGION
-        {
-            return Err(ConfigError::ChunkTooLarge {
-                chunk_bytes,
-                region_bytes,
-            });
-        }
-        Ok(Config {
-            state_dir: self.state_dir.ok_or_else(|| missing("state_dir"))?,
-            run_dir: self.run_dir.ok_or_else(|| missing("run_dir"))?,
-            cluster_id: self.cluster_id,
-            log_format: self.log_format.unwrap_or(LogFormat::Text),
-            log_level: self.log_level.unwrap_or(tracing::Level::INFO),
-            poll_interval: self.poll_interval.unwrap_or(Duration::from_secs(1)),
-            snapshot_mode: self.snapshot_mode.unwrap_or(0o644),
-            region_bytes: self.region_bytes,
-            chunk_bytes: self.chunk_bytes,
-        })
-    }
-}
-
-/// Stores an accepted value. `false`: there was none.
-fn put<T>(slot: &mut Option<T>, value: Option<T>) -> bool {
-    let accepted = value.is_some();
-    if accepted {
-        *slot = value;
-    }
-    accepted
-}
-
-fn log_format(text: &str) -> Option<LogFormat> {
-    match text {
-        "text" => Some(LogFormat::Text),
-        "json" => Some(LogFormat::Json),
-        _ => None,
-    }
-}
-
-fn log_level(text: &str) -> Option<tracing::Level> {
-    // Only the names: the parser behind `FromStr` takes numbers too.
-    ["error", "warn", "info", "debug", "trace"]
-        .contains(&text)
-        .then(|| text.parse().ok())?
-}
-
-fn interval(ms: u64) -> Option<Duration> {
-    (10..=3_600_000)
-        .contains(&ms)
-        .then(|| Duration::from_millis(ms))
-}
-
-/// F11: readers refuse to use a file in place that anyone but its owner can write.
-fn mode(text: &str) -> Option<u32> {
-    let mode = u32::from_str_radix(text, 8).ok()?;
-    (text.bytes().all(|b| b.is_ascii_digit()) && mode <= 0o777 && mode & 0o622 == 0o600)
-        .then_some(mode)
-}
-
-fn read_file(path: &Path, draft: &mut Draft) -> Result<(), ConfigError> {
-    let text = fs::read_to_string(path).map_err(|source| ConfigError::Read {
-        path: path.to_path_buf(),
-        source,
-    })?;
-    let table: BTreeMap<Spanned<String>, Spanned<toml::Value>> =
-        toml::from_str(&text).map_err(|error| {
-            let (line, column) = position(&text, error.span().map_or(0, |span| span.start));
-            ConfigError::Syntax {
-                path: path.to_path_buf(),
-                line,
-                column,
-                message: error.message().to_owned(),
-            }
-        })?;
-    for (key, value) in &table {
-        let Some((known, _)) = KEYS.iter().find(|(known, _)| known == key.get_ref()) else {
-            return Err(ConfigError::UnknownKey {
-                path: path.to_path_buf(),
-                line: position(&text, key.span().start).0,
-                key: key.get_ref().clone(),
-                near: near_misses(key.get_ref()),
-            });
-        };
-        draft.set(known, Raw::Toml(value.get_ref()), || {
-            let (line, column) = position(&text, value.span().start);
-            format!("{}:{line}:{column}", path.display())
-        })?;
-    }
-    Ok(())
-}
-
-/// Line and column (in characters) of a byte offset, counted from 1.
-fn position(text: &str, offset: usize) -> (usize, usize) {
-    let before = text.get(..offset).unwrap_or(text);
-    let line_start = before.rfind('\n').map_or(0, |at| at + 1);
-    (
-        before.matches('\n').count() + 1,
-        before[line_start..].chars().count() + 1,
-    )
-}
-
-/// The keys that `key` is probably a misspelling of.
-fn near_misses(key: &str) -> Vec<&'static str> {
-    let key = key.to_lowercase().replace('-', "_");
-    let known = KEYS.iter().map(|(known, _)| *known);
-    known
-        .filter(|known| {
-            edit_distance(known, &key) <= 2 || (key.len() >= 4 && known.starts_with(&key))
-        })
-        .collect()
-}
-
-/// Levenshtein's distance, over bytes: keys are ASCII.
-fn edit_distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.bytes().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.bytes().enumerate() {
-            let replaced = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     /// Flags, environment and file content, each as `key=value`.
