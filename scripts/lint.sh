@@ -11,6 +11,7 @@ check() {
 
 check "Format" cargo fmt --all --check
 check "Clippy" cargo clippy "${locked[@]}" --workspace --all-targets --keep-going -- -D warnings
+check "The client without Parquet" cargo check "${locked[@]}" -p sherwood-client --no-default-features --quiet
 check "Documentation" env RUSTDOCFLAGS="-D warnings" cargo doc "${locked[@]}" --workspace --no-deps --quiet
 check "One version of arrow and tokio; unsafe in its place" python3 scripts/sources.py
 
