@@ -206,7 +206,10 @@ impl<E: Ends> Service<E> {
             }
         }
         if self.metadata_due.is_some_and(|due| due <= now) {
-            self.tend_metadata(now);
+            // By way of a look, which tends it afterwards: where a foreign writer has just named
+            // another state file, that is seen before it is written over.
+            self.metadata_due = None;
+            self.look();
         }
         if now >= self.next_beat {
             self.next_beat = now + BEAT_INTERVAL;

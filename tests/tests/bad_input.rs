@@ -17,7 +17,7 @@ use parquet::file::properties::WriterProperties;
 use serde_json::{Value, json};
 use sherwood_client::{Handle, import};
 use sherwood_tests::daemon::{
-    Daemon, Place, await_turn, binary, command, parquet, prepare, state_with_tasks, turn,
+    Daemon, Place, await_turn, binary, command, parquet, prepare, state_with_tasks, turn, wait_for,
 };
 
 /// A foreign writer's file: these columns, this schema version if any.
@@ -344,6 +344,10 @@ fn bad_metadata_is_refused_and_left_alone_until_it_is_good() {
         fs::write(place.metadata_file(), id("c")).unwrap();
         place.write(&parquet(&state_with_tasks("c", 20, turn)));
         await_turn(&mut handle, turn);
+        // Until the daemon has written its keys: it and the next case must not write at once.
+        wait_for("the metadata", || {
+            place.metadata()["generation"] == handle.latest().generation()
+        });
     }
     daemon.stop();
 }

@@ -8,13 +8,15 @@ use std::error::Error;
 use std::io::{BufRead, Write};
 
 use sherwood_client::{ReadError, Reader, TableId};
+use sherwood_daemon::log;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut out = std::io::stdout();
     for line in std::io::stdin().lock().lines() {
         match read_all(&line?) {
             Ok(generation) => writeln!(out, "ok {generation}")?,
-            Err(error) => writeln!(out, "error: {}", sherwood_daemon::log::chain(&error))?,
+            // Some causes are of several lines.
+            Err(error) => writeln!(out, "error: {}", log::chain(&error).replace('\n', " "))?,
         }
         out.flush()?;
     }
