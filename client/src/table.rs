@@ -168,6 +168,21 @@ impl Table {
         for part in root.parts {
             parts.push(Part::mapped(part, regions, old)?);
         }
+        let in_parts: u64 = parts.iter().map(|part| part.root.rows).sum();
+        if in_parts != root.rows
+            || parts
+                .iter()
+                .any(|part| (part.root.rows == 0) != (part.root.chunks == 0))
+        {
+            let what = "has other rows in its parts than the root says".to_owned();
+            return Err(regions.damaged(
+                0,
+                Damage::Table {
+                    table: id.name(),
+                    what,
+                },
+            ));
+        }
         if parts.is_empty() {
             let what = "has no part".to_owned();
             return Err(regions.damaged(

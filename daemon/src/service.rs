@@ -32,9 +32,6 @@ use crate::served::{ServeError, Served, StartError, micros};
 use crate::systemd;
 use crate::watch::{Hint, SAFETY_INTERVAL, Settle, Watch};
 
-/// How long the metadata may wait for looks that are due, and how often it asks again.
-const METADATA_PATIENCE: Duration = Duration::from_secs(2);
-const METADATA_PAUSE: Duration = Duration::from_millis(20);
 /// Readers age the publisher's beat; they expect one a second.
 const BEAT_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -92,8 +89,6 @@ pub struct Service<E: Ends> {
     next_poll: Instant,
     next_retry: Option<Instant>,
     metadata_due: Option<Instant>,
-    /// Since when it waits for a look.
-    metadata_put_off: Option<Instant>,
     troubles: Troubles,
 }
 
@@ -140,7 +135,6 @@ impl<E: Ends> Service<E> {
             next_poll: now,
             next_retry: None,
             metadata_due: None,
-            metadata_put_off: None,
             troubles: Troubles::default(),
         };
         service.start_watch();
@@ -401,14 +395,10 @@ impl<E: Ends> Service<E> {
 
     fn tend_metadata(&mut self, now: Instant) {
         // What somebody has just written there is looked at first, so that what is wrong with
-        // it is told and not painted over. Not for ever: others may write all the time.
-        let since = *self.metadata_put_off.get_or_insert(now);
-        let to_be_looked_at = self.looking || self.owed_look || self.settle.due().is_some();
-        if to_be_looked_at && now < since + METADATA_PATIENCE {
-            self.metadata_due = Some(now + METADATA_PAUSE);
+        // it is told and not painted over. The look that is due comes back here.
+        if self.owed_look || self.settle.due().is_some() {
             return;
         }
-        self.metadata_put_off = None;
         self.metadata_due = None;
         match self.keeper.tend(self.served.facts(), now) {
             Ok(due) => {
