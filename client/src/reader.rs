@@ -285,6 +285,17 @@ impl Attached {
             };
             drop(record);
             pause::at("reader: lease the regions");
+            // Nearly always the regions are those of the snapshot before, all of them leased:
+            // then nothing here grows with their number.
+            let unchanged = self
+                .current
+                .as_ref()
+                .map(|(_, current)| current.regions())
+                .filter(|regions| self.leases_work && regions.numbers() == root.regions)
+                .cloned();
+            if let Some(regions) = unchanged {
+                return self.complete(head, root, regions);
+            }
             let mut missing = false;
             for &number in &root.regions {
                 if !self.leases.contains_key(&number) && !copied.contains_key(&number) {
@@ -317,17 +328,28 @@ impl Attached {
             if !root.regions.is_sorted() {
                 return Err(out_of_bounds("the regions"));
             }
-            // R4: the old snapshot goes only after the new one is complete.
             let regions = Regions::new(Arc::clone(&self.file), root.regions.clone(), held);
-            let numbers = root.regions.clone();
-            let old = self.current.as_ref().map(|(_, old)| old);
-            let snapshot = Snapshot::mapped(root, end, Arc::new(regions), &self.file, old)?;
-            pause::at("reader: drop what is left over");
-            self.leases
-                .retain(|number, _| numbers.binary_search(number).is_ok());
-            self.current = Some((head, snapshot.clone()));
-            return Ok(snapshot);
+            return self.complete(head, root, Arc::new(regions));
         }
+    }
+
+    /// R4: the old snapshot goes only after the new one is complete.
+    fn complete(
+        &mut self,
+        head: HeadWord,
+        root: Root,
+        regions: Arc<Regions>,
+    ) -> Result<Snapshot, ReadError> {
+        let numbers = Arc::clone(&regions);
+        let old = self.current.as_ref().map(|(_, old)| old);
+        let snapshot = Snapshot::mapped(root, head.end_bytes(), regions, &self.file, old)?;
+        pause::at("reader: drop what is left over");
+        if self.leases.len() > numbers.numbers().len() {
+            self.leases
+                .retain(|number, _| numbers.numbers().binary_search(number).is_ok());
+        }
+        self.current = Some((head, snapshot.clone()));
+        Ok(snapshot)
     }
 
     /// A region, leased now or before, or copied where leases do not work. `None`: the

@@ -29,6 +29,11 @@ impl Regions {
         }
     }
 
+    /// Ascending.
+    pub(crate) fn numbers(&self) -> &[u32] {
+        &self.numbers
+    }
+
     pub(crate) fn file(&self) -> Option<&Arc<SnapshotFile>> {
         self.file.as_ref()
     }

@@ -120,6 +120,10 @@ impl Snapshot {
         Ok(Self::from_state(&state)?)
     }
 
+    pub(crate) fn regions(&self) -> &Arc<Regions> {
+        &self.inner.regions
+    }
+
     /// Counts publishes within [`history`](Self::history), from 1; never goes back in it.
     #[must_use]
     pub fn generation(&self) -> u64 {

@@ -41,9 +41,21 @@ fn every_cut_of_every_seed_is_refused_or_read_without_a_panic() {
     }
 }
 
-/// Run by hand when a format changes: `cargo test -p sherwood-tests --test corpus -- --ignored`.
+/// Writes the seeds anew when a format has changed:
+/// `SHERWOOD_WRITE_CORPUS=1 cargo test -p sherwood-tests --test corpus`.
 #[test]
-#[ignore = "writes the seeds into tests/corpus"]
+fn every_target_has_its_seeds() {
+    if std::env::var_os("SHERWOOD_WRITE_CORPUS").is_some() {
+        write_the_seeds();
+    }
+    for (target, _) in TARGETS {
+        for (name, _) in seeds(target) {
+            let path = corpus(target).join(format!("seed-{name}"));
+            assert!(path.is_file(), "{} is missing", path.display());
+        }
+    }
+}
+
 fn write_the_seeds() {
     for (target, _) in TARGETS {
         fs::create_dir_all(corpus(target)).unwrap();
