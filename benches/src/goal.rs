@@ -55,6 +55,8 @@ pub const LOOKUP: Goal = Goal::Median(300.0);
 pub const PUBLISH: Goal = Goal::Median(100_000.0);
 /// Publish of one changed row at 10,000,000 rows, against 1,000,000.
 pub const PUBLISH_GROWTH: Goal = Goal::Number(2.0);
+/// The writer's p99 with a reader that stands still, against its p99 without.
+pub const STILL_READER: Goal = Goal::Number(1.1);
 /// A refresh of a large state against one of 1 MB.
 pub const REFRESH_GROWTH: Goal = Goal::Number(1.2);
 /// A waiting reader runs again.

@@ -369,10 +369,6 @@ impl Attached {
         }
         let region = self.file.lease(number)?;
         if let Some(region) = &region {
-            if self.current.is_some() {
-                // The daemon has just begun to fill it, and will for a while.
-                region.populate();
-            }
             self.leases.insert(number, Arc::clone(region));
         }
         Ok(region)

@@ -74,14 +74,6 @@ impl Region {
         matches!(self.backing, Backing::Copied(_))
     }
 
-    /// Makes all its pages present, so that reading what will be published in it faults
-    /// no more. Advice: without it, each page faults when it is first touched.
-    pub fn populate(&self) {
-        if let Backing::Mapped(map) = &self.backing {
-            let _ = map.advise(Advice::PopulateRead);
-        }
-    }
-
     /// Bytes of the region.
     #[must_use]
     pub fn len(&self) -> usize {

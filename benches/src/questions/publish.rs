@@ -5,10 +5,11 @@
 //! anew is part of the time, making the row is not. Of a whole state, as a foreign
 //! writer's Parquet file becomes one, finding what differs is part of it.
 
-use super::{BUDGET, Published, Say, ratio, time};
+use super::{BUDGET, Published, Say, WHO, ratio, time};
 use crate::goal::{self, Line};
 use crate::keys::{Draw, grouped};
 use crate::measure::{Figure, each, timed};
+use crate::row::{Outcome, Row};
 use crate::sample::Sample;
 use crate::{Failure, Setting};
 
@@ -38,15 +39,35 @@ pub fn ask(setting: &Setting, say: Say<'_>) -> Result<(), Failure> {
 
         let mut published = Published::new(setting, sample.state())?;
         let (mut draw, mut writes, mut last) = (Draw::new(rows), 0, None);
-        let figure = each(BUDGET, 5_000, || {
-            writes += 1;
-            let rows = sample.patch([draw.below(rows)], writes)?;
-            let (took, done) = timed(|| published.publisher.publish_rows(None, &rows));
-            published.publisher.housekeep()?;
-            last = done?;
-            last.ok_or("the publisher saw no change")?;
-            Ok::<_, Failure>(took)
-        })?;
+        let mut one_row = |published: &mut Published| {
+            each(BUDGET, 5_000, || {
+                writes += 1;
+                let rows = sample.patch([draw.below(rows)], writes)?;
+                let (took, done) = timed(|| published.publisher.publish_rows(None, &rows));
+                published.publisher.housekeep()?;
+                last = done?;
+                last.ok_or("the publisher saw no change")?;
+                Ok::<_, Failure>(took)
+            })
+        };
+        let figure = one_row(&mut published)?;
+        if rows == 1_000_000 {
+            // What a stopped reader is to the writer: leases that do not go away.
+            let held = published.reader()?.snapshot()?;
+            let still = one_row(&mut published)?;
+            drop(held);
+            let again = one_row(&mut published)?;
+            let row = Row::new(
+                "publish",
+                "p99 with a reader that stands still, over p99 without",
+                WHO,
+                Outcome::Number(still.p99 / again.p99, "x".into()),
+            );
+            say(Line::at_most(
+                row.detail("an old snapshot is held for the whole of it"),
+                goal::STILL_READER,
+            ));
+        }
         let detail = last.map_or_else(String::new, |last| {
             format!(
                 "last publish: {} chunks written, {} shared, {} bytes",

@@ -177,7 +177,7 @@ fn owned_ranges(
 }
 
 /// The first row at or behind `from` whose key is not below `key`.
-fn lower_bound(keys: &StringArray, from: usize, key: &str) -> usize {
+pub(super) fn lower_bound(keys: &StringArray, from: usize, key: &str) -> usize {
     let (mut low, mut high) = (from, keys.len());
     while low < high {
         let middle = low + (high - low) / 2;

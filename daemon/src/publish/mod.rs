@@ -41,8 +41,9 @@ use writer::Writer;
 /// Above this, chunks are twice as large and regions four times (F4, F7).
 const LARGE_STATE_BYTES: u64 = 1 << 30;
 const MIDDLE_STATE_BYTES: u64 = 64 << 20;
-/// Free regions kept ready (W2): what a publish may open at once.
-const SPARE_REGIONS: u64 = 2;
+/// Free regions kept ready (W2): the two that chunks never take, and one that a publish
+/// may open. With fewer the file grows on the hot path each time a region is full.
+const SPARE_REGIONS: u64 = 3;
 /// Generations that a publish may spend on making room.
 const SQUEEZES: usize = 4;
 /// Regions are at least this many times the largest row.

@@ -10,7 +10,7 @@ use arrow_select::concat::concat_batches;
 use sherwood_client::Table;
 
 use super::PublishError;
-use super::change::{Splice, TableChange};
+use super::change::{Splice, TableChange, lower_bound};
 use super::cut::{body_bytes, cut};
 
 /// Rows of one table to put and keys to delete.
@@ -178,19 +178,6 @@ fn push(runs: &mut Vec<RecordBatch>, old: &RecordBatch, rows: Range<usize>) {
     if !rows.is_empty() {
         runs.push(old.slice(rows.start, rows.len()));
     }
-}
-
-fn lower_bound(keys: &StringArray, from: usize, key: &str) -> usize {
-    let (mut low, mut high) = (from, keys.len());
-    while low < high {
-        let middle = low + (high - low) / 2;
-        if keys.value(middle) < key {
-            low = middle + 1;
-        } else {
-            high = middle;
-        }
-    }
-    low
 }
 
 /// Joins a chunk that shrank below a quarter to the one before, unless that was spliced,
