@@ -28,3 +28,4 @@ pub mod root;
 pub mod schema;
 pub mod shape;
 pub mod state;
+pub mod transaction;
