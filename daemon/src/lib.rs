@@ -23,10 +23,8 @@
 
 mod cadence;
 pub mod config;
-pub mod durable;
 pub mod ends;
 pub mod generation;
-pub mod lock;
 pub mod log;
 pub mod metadata;
 pub mod observe;
@@ -39,3 +37,4 @@ mod systemd;
 pub mod watch;
 
 pub use run::run;
+pub use sherwood_store::{durable, lock};
