@@ -1,6 +1,7 @@
 //! Makes a cluster's state durable: the log, the checkpoints, and how a state comes back from them.
 //!
 //! - [`entry`]: what one commit changes and decides, the unit of the log;
+//! - [`mod@apply`]: what that does to rows;
 //! - the log and the checkpoints: bytes in docs/format.md, rules in docs/design.md.
 //!
 //! Knows nothing of sockets, snapshots' writers or services: the daemon's engine drives it, and
@@ -8,6 +9,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod apply;
 pub mod entry;
 
+pub use apply::{ApplyError, Changes, Fold, apply, merge_rows};
 pub use entry::{Effects, Entry, Outcome, TableEffects, Verdict};
