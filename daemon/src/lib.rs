@@ -15,6 +15,7 @@
 //! | [`served`] | a cluster being served, and the order of a start |
 //! | [`service`] | the loop that joins them |
 //! | [`ends`] | where states come from and go, as a trait |
+//! | [`engine`] | the one writer: judging, logging, publishing and answering transactions |
 //! | [`publish`] | the snapshot file's writer |
 //! | [`log`] | log lines |
 //! | `systemd` | word to the service manager |
@@ -24,6 +25,7 @@
 mod cadence;
 pub mod config;
 pub mod ends;
+pub mod engine;
 pub mod generation;
 pub mod log;
 pub mod metadata;
