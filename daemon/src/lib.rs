@@ -15,6 +15,8 @@
 //! | [`served`] | a cluster being served, and the order of a start |
 //! | [`service`] | the loop that joins them |
 //! | [`ends`] | where states come from and go, as a trait |
+//! | [`engine`] | what is asked of the writer |
+//! | [`flight`] | the way in: Arrow Flight on a Unix socket |
 //! | [`publish`] | the snapshot file's writer |
 //! | [`log`] | log lines |
 //! | `systemd` | word to the service manager |
@@ -24,6 +26,8 @@
 pub mod config;
 pub mod durable;
 pub mod ends;
+pub mod engine;
+pub mod flight;
 pub mod generation;
 pub mod lock;
 pub mod log;
