@@ -23,6 +23,7 @@
 //! | `run` | from the command line to an exit code |
 #![forbid(unsafe_code)]
 
+mod cadence;
 pub mod config;
 pub mod durable;
 pub mod ends;
