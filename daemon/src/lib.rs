@@ -16,6 +16,7 @@
 //! | [`service`] | the loop that joins them |
 //! | [`ends`] | where states come from and go, as a trait |
 //! | [`engine`] | the one writer: judging, logging, publishing and answering transactions |
+//! | [`flight`] | the way in: Arrow Flight on a Unix socket |
 //! | [`publish`] | the snapshot file's writer |
 //! | [`log`] | log lines |
 //! | `systemd` | word to the service manager |
@@ -26,6 +27,7 @@ mod cadence;
 pub mod config;
 pub mod ends;
 pub mod engine;
+pub mod flight;
 pub mod generation;
 pub mod log;
 pub mod metadata;
