@@ -31,7 +31,7 @@ mod keys;
 mod pace;
 mod sink;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use self::error::CheckpointError;
 pub use self::files::{Checkpoints, Listed, Public, Rejected, Written};
