@@ -1,15 +1,21 @@
-//! The two ends that the service joins: where states come from, and where they go.
+//! The two ends that the service joins: where foreign states come from, and where snapshots go.
 //!
 //! In the daemon they are the Parquet import and the snapshot file ([`Real`]). They are a trait
-//! so that the service's own rules can be tested without either.
+//! so that the service's own rules can be tested with ends that fail on purpose.
 
 use std::error::Error;
+use std::fs;
 use std::path::Path;
 
-use sherwood_client::import;
+use bytes::Bytes;
+use sherwood_client::Snapshot;
+use sherwood_client::import::{self, ImportError};
 use sherwood_shared::state::State;
+use sherwood_store::Effects;
+use sherwood_store::merge::Theirs;
 
-use crate::publish::{Options, PublishError, Published, Publisher};
+use crate::foreign::Loaded;
+use crate::publish::{Options, PublishError, Published, Publisher, Staged};
 
 /// Any error; its `Display` and sources say what is wrong.
 pub type BoxError = Box<dyn Error + Send + Sync>;
@@ -20,10 +26,7 @@ pub trait Ends: Send + Sync + 'static {
     type Publisher: Publish;
 
     /// Reads the state file `path`. A file of another cluster than `expected` is an error.
-    fn load(&self, path: &Path, expected: Option<&str>) -> Result<State, BoxError>;
-
-    /// The state of a cluster that has none yet.
-    fn empty(&self, cluster_id: &str) -> State;
+    fn load(&self, path: &Path, expected: Option<&str>) -> Result<Loaded, BoxError>;
 
     /// Rule W8: publishes `state` as `generation` in a new file.
     fn start(
@@ -36,14 +39,24 @@ pub trait Ends: Send + Sync + 'static {
 
 /// A snapshot file's only writer.
 pub trait Publish {
-    /// Publishes what differs. `None`: nothing does.
-    fn publish(&mut self, next: &State) -> Result<Option<Published>, PublishError>;
+    /// A change that is written and that nobody sees yet.
+    type Staged;
+    /// Writes everything of the next generation but the word that makes it visible. `None`: nothing differs.
+    fn stage(&mut self, effects: &Effects) -> Result<Option<Self::Staged>, PublishError>;
+    /// The generation that a staged change will be.
+    fn staged_generation(staged: &Self::Staged) -> u64;
+    /// Makes it visible. Cannot fail.
+    fn commit(&mut self, staged: Self::Staged) -> Published;
+    /// Takes it back.
+    fn abandon(&mut self, staged: Self::Staged);
     /// To be called after a publish, when nobody waits.
     fn housekeep(&mut self) -> Result<(), PublishError>;
     /// Says that the daemon lives (F11), and nothing else: takes no generation, cannot fail.
     fn pulse(&mut self);
     /// To be called each second. True: the snapshot file was gone and has been made again (W8).
     fn beat(&mut self) -> Result<bool, PublishError>;
+    /// The newest snapshot, as every reader of this host sees it.
+    fn snapshot(&mut self) -> Snapshot;
     /// The published generation.
     fn generation(&self) -> u64;
     /// The snapshot file.
@@ -57,12 +70,24 @@ pub struct Real;
 impl Ends for Real {
     type Publisher = Publisher;
 
-    fn load(&self, path: &Path, expected: Option<&str>) -> Result<State, BoxError> {
-        Ok(import::read_parquet(path, expected)?)
-    }
-
-    fn empty(&self, cluster_id: &str) -> State {
-        State::empty(cluster_id)
+    fn load(&self, path: &Path, expected: Option<&str>) -> Result<Loaded, BoxError> {
+        let failed = |source| ImportError::Io {
+            path: path.to_owned(),
+            source,
+        };
+        // Before it is opened: opening a pipe would wait for its writer.
+        if !fs::metadata(path).map_err(failed)?.is_file() {
+            return Err(ImportError::NotAFile {
+                path: path.to_owned(),
+            }
+            .into());
+        }
+        let bytes = Bytes::from(fs::read(path).map_err(failed)?);
+        let (state, columns) = import::read_parquet_columns(bytes.clone(), path, expected)?;
+        Ok(Loaded {
+            theirs: Theirs { state, columns },
+            bytes,
+        })
     }
 
     fn start(
@@ -76,8 +101,18 @@ impl Ends for Real {
 }
 
 impl Publish for Publisher {
-    fn publish(&mut self, next: &State) -> Result<Option<Published>, PublishError> {
-        self.publish(next)
+    type Staged = Staged;
+    fn stage(&mut self, effects: &Effects) -> Result<Option<Staged>, PublishError> {
+        self.stage(effects)
+    }
+    fn staged_generation(staged: &Staged) -> u64 {
+        staged.generation()
+    }
+    fn commit(&mut self, staged: Staged) -> Published {
+        self.commit(staged)
+    }
+    fn abandon(&mut self, staged: Staged) {
+        self.abandon(staged);
     }
     fn housekeep(&mut self) -> Result<(), PublishError> {
         self.housekeep()
@@ -87,6 +122,9 @@ impl Publish for Publisher {
     }
     fn beat(&mut self) -> Result<bool, PublishError> {
         self.beat()
+    }
+    fn snapshot(&mut self) -> Snapshot {
+        self.snapshot().clone()
     }
     fn generation(&self) -> u64 {
         self.generation()

@@ -24,9 +24,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use sherwood_client::locate::StateDir;
+use sherwood_store::durable;
 use tracing::warn;
-
-use crate::durable;
 
 /// The file in the state directory.
 pub const GENERATION_FILE: &str = "sherwood.generation";

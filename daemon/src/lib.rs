@@ -11,6 +11,10 @@
 //! | [`metadata`] | `state_metadata.json`, beside others who write it |
 //! | [`watch`] | hints that something may have changed |
 //! | [`observe`] | looking what has changed, and whether it is good |
+//! | [`foreign`] | what another program changed in the state file |
+//! | `cadence` | when a checkpoint is due |
+//! | [`scribe`] | the thread that writes checkpoints and metadata |
+//! | `log_keeper` | the thread that keeps segments of the log ready, and lets old ones go |
 //! | [`run_dir`] | where snapshots get their names, and who else could give some |
 //! | [`served`] | a cluster being served, and the order of a start |
 //! | [`service`] | the loop that joins them |
@@ -28,6 +32,7 @@ pub mod config;
 pub mod ends;
 pub mod engine;
 pub mod flight;
+pub mod foreign;
 pub mod generation;
 pub mod log;
 pub mod metadata;
@@ -35,8 +40,10 @@ pub mod observe;
 pub mod publish;
 mod run;
 pub mod run_dir;
+pub mod scribe;
 pub mod served;
 pub mod service;
+mod log_keeper;
 mod systemd;
 pub mod watch;
 

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use serde_json::{Map, Value, json};
 use sherwood_client::locate::{LocateError, METADATA_FILE, Metadata};
 
-use crate::durable;
+use sherwood_store::durable;
 
 /// The least time between two rewrites.
 pub const MIN_INTERVAL: Duration = Duration::from_millis(250);

@@ -17,10 +17,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use sherwood_client::locate::{ClusterId, LocateError, StateDir, StateFile};
-use sherwood_shared::state::State;
+use sherwood_store::merge::Diff;
 
 use crate::ends::Ends;
+use crate::foreign::{Comparer, Comparison, Loaded};
 use crate::log::chain;
 
 /// The kernel's coarsest tick: two changes further apart have different ctimes.
@@ -43,14 +45,14 @@ pub struct FileId {
 impl FileId {
     /// Of the file `path`, links followed.
     pub fn of(path: &Path) -> io::Result<Self> {
-        let found = fs::metadata(path)?;
-        Ok(Self {
-            device: found.dev(),
-            inode: found.ino(),
-            size: found.size(),
-            mtime: (found.mtime(), found.mtime_nsec()),
-            ctime: (found.ctime(), found.ctime_nsec()),
-        })
+        fs::metadata(path).map(|found| Self::from(&found))
+    }
+
+    /// Is it the same content under another name? A rename changes the ctime.
+    #[must_use]
+    pub fn is_renamed(&self, other: Self) -> bool {
+        let ctime = self.ctime;
+        *self == Self { ctime, ..other }
     }
 
     /// Would a write from `now` on change the ctime?
@@ -58,6 +60,18 @@ impl FileId {
         let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
         let ctime = i128::from(self.ctime.0) * 1_000_000_000 + i128::from(self.ctime.1);
         i128::try_from(now.as_nanos()).is_ok_and(|now| now >= ctime + nanos(TICK))
+    }
+}
+
+impl From<&fs::Metadata> for FileId {
+    fn from(found: &fs::Metadata) -> Self {
+        Self {
+            device: found.dev(),
+            inode: found.ino(),
+            size: found.size(),
+            mtime: (found.mtime(), found.mtime_nsec()),
+            ctime: (found.ctime(), found.ctime_nsec()),
+        }
     }
 }
 
@@ -77,6 +91,30 @@ pub struct Tried {
 }
 
 impl Tried {
+    /// A file that we wrote ourselves.
+    #[must_use]
+    pub fn ours(path: PathBuf, id: FileId) -> Self {
+        Self {
+            path,
+            id,
+            at: Instant::now(),
+            conclusive: true,
+            refusal: None,
+        }
+    }
+
+    /// The file's content, as it was tried.
+    #[must_use]
+    pub fn id(&self) -> FileId {
+        self.id
+    }
+
+    /// What was wrong with it.
+    #[must_use]
+    pub fn refusal(&self) -> Option<&str> {
+        self.refusal.as_deref()
+    }
+
     /// May the next look trust the file's times? If not, it should come soon.
     pub fn is_conclusive(&self) -> bool {
         self.conclusive
@@ -92,20 +130,28 @@ pub struct Request {
     pub cluster: ClusterId,
     /// The cluster is empty and never had a state file: none is what there should be.
     pub without_file: bool,
-    /// From the look before.
+    /// From the look before, or what we have written ourselves since.
     pub tried: Option<Tried>,
+    /// What a file is compared with.
+    pub comparer: Comparer,
+    /// Look at this file, that was moved aside, and not at the state file.
+    pub aside: Option<PathBuf>,
 }
 
 /// What a look found.
 #[derive(Debug)]
 pub enum Sight {
-    /// The file tried last is still the state and was good; or there is still none, and none was
-    /// expected.
-    Unchanged,
-    /// A state, to be published.
-    State {
-        /// The state.
-        state: Box<State>,
+    /// There is nothing in the file that we do not have; or there is still none, and none was expected.
+    Unchanged {
+        /// For the next look, if the file had to be read.
+        tried: Option<Tried>,
+    },
+    /// A foreign program replaced the state.
+    Foreign {
+        /// What it changed.
+        changes: Box<Diff>,
+        /// The file's bytes.
+        bytes: Bytes,
         /// Where it was read.
         file: PathBuf,
         /// For the next look.
@@ -139,9 +185,17 @@ pub fn observe(ends: &impl Ends, request: &Request) -> Sight {
         Ok(_) => {}
         Err(error) => return refused(&error),
     }
-    let file = match request.dir.state_file(Some(&request.cluster)) {
+    let state_file = match &request.aside {
+        Some(path) => Ok(StateFile {
+            path: path.clone(),
+            expected_cluster: Some(request.cluster.clone()),
+            cluster_in_name: None,
+        }),
+        None => request.dir.state_file(Some(&request.cluster)),
+    };
+    let file = match state_file {
         Ok(file) => file,
-        Err(LocateError::Nothing { .. }) if request.without_file => return Sight::Unchanged,
+        Err(LocateError::Nothing { .. }) if request.without_file => return Sight::Unchanged { tried: None },
         Err(error) => return refused(&error),
     };
     let id = match FileId::of(&file.path) {
@@ -159,7 +213,7 @@ pub fn observe(ends: &impl Ends, request: &Request) -> Sight {
         .filter(|tried| tried.path == file.path && tried.id == id);
     if let Some(tried) = same.filter(|tried| tried.conclusive) {
         return match &tried.refusal {
-            None => Sight::Unchanged,
+            None => Sight::Unchanged { tried: None },
             Some(what) => Sight::Refused {
                 what: what.clone(),
                 tried: Some(tried.clone()),
@@ -167,10 +221,21 @@ pub fn observe(ends: &impl Ends, request: &Request) -> Sight {
         };
     }
     match try_file(ends, &file, id, same.map(|tried| tried.at)) {
-        Attempt::Good(state, tried) => Sight::State {
-            state: Box::new(state),
-            file: file.path,
-            tried,
+        Attempt::Good(loaded, mut tried) => match request.comparer.compare(&file.path, &loaded) {
+            Ok(Comparison::Known) => Sight::Unchanged { tried: Some(tried) },
+            Ok(Comparison::Changes(changes)) => Sight::Foreign {
+                changes,
+                bytes: loaded.bytes,
+                file: file.path,
+                tried,
+            },
+            Err(what) => {
+                tried.refusal = Some(what.clone());
+                Sight::Refused {
+                    what,
+                    tried: Some(tried),
+                }
+            }
         },
         Attempt::Bad(tried, what) => Sight::Refused {
             what,
@@ -184,7 +249,7 @@ pub fn observe(ends: &impl Ends, request: &Request) -> Sight {
 #[derive(Debug)]
 pub enum Attempt {
     /// A state.
-    Good(State, Tried),
+    Good(Box<Loaded>, Tried),
     /// The reason to refuse it, with its causes.
     Bad(Tried, String),
     /// The file is not the same after reading as before.
@@ -213,13 +278,13 @@ pub fn try_file(
         refusal: result.as_ref().err().cloned(),
     };
     match result {
-        Ok(state) => Attempt::Good(state, tried),
+        Ok(loaded) => Attempt::Good(Box::new(loaded), tried),
         Err(what) => Attempt::Bad(tried, what),
     }
 }
 
 /// A decoder that panics on damaged bytes has refused them.
-fn load(ends: &impl Ends, file: &StateFile) -> Result<State, String> {
+fn load(ends: &impl Ends, file: &StateFile) -> Result<Loaded, String> {
     let expected = file.expected_cluster.as_ref().map(ClusterId::as_str);
     let attempt = AssertUnwindSafe(|| ends.load(&file.path, expected));
     match catch_unwind(attempt) {

@@ -1,9 +1,9 @@
 //! A cluster that is being served: its locks, its generations, its snapshot file.
 //!
-//! [`Served::begin`] is the start, in the order that makes it safe: the state's lock before
-//! anything is looked at (W1), the state, the lock of the snapshot's name, a generation that is
-//! durable (G1), and only then the snapshot file (W8). Whatever fails on the way, the last
-//! snapshot file has not been touched.
+//! [`begin`] is the start, in the order that makes it safe: the state's lock before
+//! anything is looked at (W1); the state, from the checkpoint and the log; the lock of the snapshot's name; a generation
+//! that is durable (G1); the log, open for new entries; and only then the snapshot file (W8). Whatever fails on the way,
+//! the last snapshot file has not been touched.
 //!
 //! - **V4** Whatever may put a file at the snapshot's name (a publish, a beat, a start) first looks
 //!   whether both locks are still the files at their names. A run directory that was wiped may
@@ -13,31 +13,32 @@
 //! Not promised: V4 between that look and the rename. Who wipes a run directory and starts
 //! another daemon there within that moment has two; the loser ends at its next beat.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use arrow_array::Array;
-use arrow_array::cast::AsArray;
-use sherwood_client::Reader;
-use sherwood_client::locate::{BadClusterId, ClusterId, LocateError, StateDir};
+use sherwood_client::locate::{ClusterId, LocateError, StateDir};
+use sherwood_client::{Reader, Snapshot};
 use sherwood_shared::schema::{SCHEMA_VERSION, TableId};
-use sherwood_shared::state::State;
+use sherwood_store::checkpoint::{CheckpointError, Checkpoints, Free, Position};
+use sherwood_store::lock::{Holder, Lock, LockError, STATE_LOCK};
+use sherwood_store::log::{self as store_log, Log, LogError};
+use sherwood_store::recover::{RecoverError, Recovered, recover};
+use sherwood_store::{Effects, Outcomes};
 use tracing::{debug, info, warn};
 
 use crate::config::Config;
 use crate::ends::{Ends, Publish};
+use crate::engine::{Engine, Stage, wall_clock};
 use crate::generation::{GenerationError, Generations, Seen};
-use crate::lock::{Holder, Lock, LockError, STATE_LOCK};
 use crate::log::chain;
 use crate::metadata::Facts;
-use crate::observe::{Attempt, FileId, Tried, try_file};
 use crate::publish::{Options, PublishError, Published};
 use crate::run_dir::{self, RunDirError};
-use crate::watch::QUIET;
 
-/// How often a start reads again a state file that changed under its reading.
-const ATTEMPTS: u32 = 50;
+/// The engine of a served cluster.
+pub type ServedEngine<P> = Engine<Served<P>, Log, Outcomes>;
 
 /// Why a cluster is not served. The last snapshot file is as it was.
 #[derive(Debug, thiserror::Error)]
@@ -46,43 +47,18 @@ pub enum StartError {
     /// W1, or the second lock.
     #[error(transparent)]
     Lock(#[from] LockError),
-    /// The state directory or what is in it does not tell which file is the state.
+    /// The state directory cannot be looked at.
     #[error(transparent)]
     Locate(#[from] LocateError),
-    /// The state file is not good; it stays where it is.
-    #[error("the state is not loaded: {what}")]
-    Load {
-        /// What is wrong with it, causes included.
-        what: String,
-    },
-    /// Nothing says which cluster this is.
-    #[error("{dir:?} holds no cluster state; to start an empty cluster there, give --cluster-id")]
-    NoCluster {
-        /// The state directory.
-        dir: PathBuf,
-    },
-    /// A directory that is not empty is never taken for an empty cluster.
-    #[error(
-        "{dir:?} holds no state of the cluster {cluster}, but is not empty either: {}; restore the state, or move these files away to start an empty cluster",
-        found.iter().map(|name| name.display().to_string()).collect::<Vec<_>>().join(", ")
-    )]
-    NotEmpty {
-        /// The state directory.
-        dir: PathBuf,
-        /// The cluster that would be started.
-        cluster: ClusterId,
-        /// What is in the way.
-        found: Vec<PathBuf>,
-    },
-    /// The state file's own cluster id cannot be a file name.
-    #[error("the state file {path:?} has a cluster id that cannot name a snapshot")]
-    ClusterId {
-        /// The state file.
-        path: PathBuf,
-        /// What is wrong with the id.
-        #[source]
-        source: BadClusterId,
-    },
+    /// The state does not come back. Everything is where it was.
+    #[error("the state is not loaded")]
+    Recover(#[from] RecoverError),
+    /// The log cannot be opened. Nothing in it was changed.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The first checkpoint cannot be written, without which no change may be logged.
+    #[error("the first checkpoint is not written")]
+    Checkpoint(#[from] CheckpointError),
     /// The run directory cannot be made, or is not safe to publish into.
     #[error(transparent)]
     RunDir(#[from] RunDirError),
@@ -92,6 +68,18 @@ pub enum StartError {
     /// The snapshot file was not made.
     #[error("the snapshot is not published")]
     Publish(#[source] PublishError),
+    /// No thread or no socket.
+    #[error("cannot start {what}")]
+    Part {
+        /// What.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The log failed, and only a new start knows what it holds.
+    #[error(transparent)]
+    Fatal(#[from] crate::engine::Fatal),
 }
 
 /// Why a state was not published. The last snapshot stays.
@@ -108,8 +96,23 @@ pub enum ServeError {
     #[error(transparent)]
     Generation(#[from] GenerationError),
     /// The publisher's reason.
-    #[error("the snapshot is not published")]
-    Publish(#[source] PublishError),
+    #[error("{}", advice(source))]
+    Publish {
+        /// What it said.
+        #[source]
+        source: PublishError,
+    },
+}
+
+/// What a person can do about it, where the error alone does not say.
+fn advice(error: &PublishError) -> &'static str {
+    match error {
+        PublishError::Full { .. } => {
+            "the snapshot is not published: free space on the run directory's file system, or enlarge it"
+        }
+        PublishError::TooLarge { .. } => "the state would outgrow the document's types",
+        _ => "the snapshot is not published",
+    }
 }
 
 /// A cluster that is being served.
@@ -123,7 +126,10 @@ pub struct Served<P> {
     run_lock: Arc<Lock>,
     generations: Generations,
     publisher: P,
-    facts: Facts,
+    /// What the last commit wrote.
+    published: Option<Published>,
+    /// The state file that readers of files find; `None`: there is none yet.
+    pub parquet_path: Option<PathBuf>,
 }
 
 /// What is carried over when a replaced state directory is served anew.
@@ -137,84 +143,155 @@ pub struct Before {
     pub generation: u64,
 }
 
-impl<P: Publish> Served<P> {
-    /// Begins to serve. The second value is for the first look. With `before`, only the same cluster and never an empty one: a state that
-    /// vanishes while the daemon runs is not replaced by nothing.
-    pub fn begin<E: Ends<Publisher = P>>(
-        ends: &E,
-        config: &Config,
-        before: Option<Before>,
-    ) -> Result<(Self, Option<Tried>), StartError> {
-        let began = Instant::now();
-        let dir = StateDir::open(&config.state_dir)?;
-        let run_dir = run_dir::absolute(&config.run_dir);
-        let holder = Holder::this_process(dir.path(), &run_dir);
-        let state_lock = Lock::acquire(&dir.path().join(STATE_LOCK), &holder)?;
-        let Loaded {
-            cluster,
-            state,
-            file,
-            tried,
-        } = load_state(ends, &dir, config, before.as_ref(), ATTEMPTS)?;
-        let run_dir = run_dir::make(&run_dir)?;
-        let (run_lock, above) = match before {
-            Some(before) if before.run_lock.in_place() => (before.run_lock, before.generation),
-            other => {
-                let path = run_dir.join(format!("{cluster}.lock"));
-                let lock = Arc::new(Lock::acquire(&path, &holder)?);
-                (lock, other.map_or(0, |before| before.generation))
-            }
-        };
-        if !run_dir::is_memory(&run_dir) {
-            warn!(
-                run_dir = %run_dir.display(),
-                "the run directory is not on a tmpfs: snapshots work, but are written to a disk; prefer a directory under /run or /dev/shm"
-            );
-        }
-        let (generations, first) = {
-            let path = run_dir.join(cluster.snapshot_file_name());
-            Generations::open(&dir, above, last_published(&path))?
-        };
-        let options = Options {
-            run_dir,
-            cluster_id: cluster.to_string(),
-            state_dir: dir.identity(),
-            history: generations.history(),
-            region_bytes: config.region_bytes,
-            chunk_bytes: config.chunk_bytes,
-            mode: config.snapshot_mode,
-        };
-        let publisher = ends
-            .start(options, &state, first)
-            .map_err(StartError::Publish)?;
-        let facts = Facts {
-            cluster_id: cluster.to_string(),
-            state_path: dir.path().to_path_buf(),
-            parquet_path: file,
-            snapshot_path: publisher.path().to_path_buf(),
-            generation: publisher.generation(),
-            history: generations.history_hex().to_owned(),
-            schema_version: SCHEMA_VERSION,
-            rows: rows(&state),
-            daemon_pid: std::process::id(),
-        };
-        let served = Self {
-            began,
-            dir,
-            cluster,
-            holder,
-            state_lock,
-            run_lock,
-            generations,
-            publisher,
-            facts,
-        };
-        Ok((served, tried))
-    }
+/// A cluster whose start is done.
+pub struct Begun<P> {
+    /// The engine, with the cluster in it.
+    pub engine: ServedEngine<P>,
+    /// Its checkpoints.
+    pub checkpoints: Arc<Checkpoints>,
+    /// Where the log stood.
+    pub position: Position,
+    /// The newest private checkpoint.
+    pub checkpoint: PathBuf,
+    /// Is the public file to be written again?
+    pub public_is_stale: bool,
+    /// Entries behind the newest checkpoint.
+    pub replayed: u64,
+}
 
+/// Begins to serve. With `before`, only the same cluster and never an empty one: a state that
+/// vanishes while the daemon runs is not replaced by nothing.
+pub fn begin<E: Ends>(
+    ends: &E,
+    config: &Config,
+    before: Option<Before>,
+) -> Result<Begun<E::Publisher>, StartError> {
+    let began = Instant::now();
+    let dir = StateDir::open(&config.state_dir)?;
+    let run_dir = run_dir::absolute(&config.run_dir);
+    let holder = Holder::this_process(dir.path(), &run_dir);
+    let state_lock = Lock::acquire(&dir.path().join(STATE_LOCK), &holder)?;
+    let wanted = before.as_ref().map(|before| &before.cluster);
+    let recovered = recover(&dir, wanted.or(config.cluster_id.as_ref()))?;
+    let is_empty = recovered.checkpoint.is_none() && recovered.adopted.is_none();
+    if before.is_some() && is_empty {
+        let dir = dir.path().to_path_buf();
+        return Err(LocateError::Nothing { dir }.into());
+    }
+    tell(&recovered, &dir, is_empty);
+    let cluster = recovered.cluster.clone();
+    let run_dir = run_dir::make(&run_dir)?;
+    let (run_lock, above) = match before {
+        Some(before) if before.run_lock.in_place() => (before.run_lock, before.generation),
+        other => {
+            let path = run_dir.join(format!("{cluster}.lock"));
+            let lock = Arc::new(Lock::acquire(&path, &holder)?);
+            (lock, other.map_or(0, |before| before.generation))
+        }
+    };
+    if !run_dir::is_memory(&run_dir) {
+        warn!(
+            run_dir = %run_dir.display(),
+            "the run directory is not on a tmpfs: snapshots work, but are written to a disk; prefer a directory under /run or /dev/shm"
+        );
+    }
+    let (generations, first) = {
+        let path = run_dir.join(cluster.snapshot_file_name());
+        let above = above.max(recovered.position.generation);
+        Generations::open(&dir, above, last_published(&path))?
+    };
+    let position = recovered.position;
+    let (log, opened) = Log::open_real(
+        &store_log::log_dir(dir.path()),
+        store_log::Options {
+            position: position.sequence,
+            base_generation: first,
+            history: generations.history(),
+            ..store_log::Options::default()
+        },
+    )?;
+    let checkpoints = Checkpoints::open(&dir, &cluster)?;
+    let options = Options {
+        run_dir,
+        cluster_id: cluster.to_string(),
+        state_dir: dir.identity(),
+        history: generations.history(),
+        region_bytes: config.region_bytes,
+        chunk_bytes: config.chunk_bytes,
+        mode: config.snapshot_mode,
+    };
+    let publisher = ends
+        .start(options, &recovered.state, first)
+        .map_err(StartError::Publish)?;
+    drop(recovered.state);
+    let public = checkpoints.public_path().to_path_buf();
+    let mut served = Served {
+        began,
+        dir,
+        cluster,
+        holder,
+        state_lock,
+        run_lock,
+        generations,
+        publisher,
+        published: None,
+        parquet_path: recovered
+            .adopted
+            .clone()
+            .or_else(|| public.exists().then_some(public)),
+    };
+    let replayed = match &recovered.checkpoint {
+        Some(checkpoint) => position.sequence - checkpoint.sequence,
+        None => 0,
+    };
+    let checkpoint = match recovered.checkpoint {
+        Some(checkpoint) => checkpoint.path,
+        // Before the first entry is logged (C6).
+        None => {
+            let snapshot = served.publisher.snapshot();
+            checkpoints.write(&snapshot, position, &mut Free)?.path
+        }
+    };
+    if let Some(adopted) = &recovered.adopted {
+        adopt(&checkpoints, adopted)?;
+    }
+    Ok(Begun {
+        engine: Engine::new(served, log, opened.outcomes, wall_clock()),
+        checkpoints: Arc::new(checkpoints),
+        position,
+        checkpoint,
+        public_is_stale: recovered.public_is_stale,
+        replayed,
+    })
+}
+
+/// What another program left is the first base.
+fn adopt(checkpoints: &Checkpoints, file: &Path) -> Result<(), StartError> {
+    let bytes = fs::read(file).map_err(|source| CheckpointError::Io {
+        action: "read",
+        path: file.to_path_buf(),
+        source,
+    })?;
+    Ok(checkpoints.set_base(&bytes)?)
+}
+
+fn tell(recovered: &Recovered, dir: &StateDir, is_empty: bool) {
+    for warning in &recovered.warnings {
+        warn!("{warning}");
+    }
+    if is_empty {
+        info!(
+            cluster = %recovered.cluster,
+            state_dir = %dir.path().display(),
+            "the state directory is empty: starting an empty cluster"
+        );
+    }
+}
+
+impl<P: Publish> Served<P> {
     /// Says in the log that readers find the snapshot: once the metadata leads there too.
-    pub fn announce(&self) {
-        let facts = &self.facts;
+    pub fn announce(&mut self, replayed: u64) {
+        let facts = self.facts();
         info!(
             cluster = %self.cluster,
             nodes = facts.rows[0],
@@ -223,28 +300,18 @@ impl<P: Publish> Served<P> {
             generation = facts.generation,
             snapshot = %facts.snapshot_path.display(),
             state = %facts.parquet_path.as_deref().unwrap_or(self.dir.path()).display(),
+            log_entries = replayed,
             took_us = micros(self.began),
             "ready"
         );
     }
 
-    /// Publishes what differs in `state`, read from `file`. `None`: nothing does.
-    pub fn publish(&mut self, state: &State, file: &Path) -> Result<Option<Published>, ServeError> {
-        self.keep_locks()?;
-        self.generations.ensure(self.publisher.generation())?;
-        let published = self.publisher.publish(state);
-        // Also without room: the old state may have been moved together under a new number.
-        self.facts.generation = self.publisher.generation();
-        let published = published.map_err(ServeError::Publish)?;
-        self.facts.rows = rows(state);
-        self.facts.parquet_path = Some(file.to_path_buf());
-        Ok(published)
-    }
-
     /// To be called after a publish, when nobody waits any more: what it would have to wait for
     /// is made ready for the next one.
     pub fn housekeep(&mut self) -> Result<(), ServeError> {
-        self.publisher.housekeep().map_err(ServeError::Publish)?;
+        self.publisher
+            .housekeep()
+            .map_err(|source| ServeError::Publish { source })?;
         self.generations.top_up(self.publisher.generation())?;
         Ok(())
     }
@@ -258,15 +325,34 @@ impl<P: Publish> Served<P> {
         self.keep_locks()?;
         // W8 may come again in a beat, and takes a generation.
         self.generations.ensure(self.publisher.generation())?;
-        let made_again = self.publisher.beat().map_err(ServeError::Publish)?;
-        self.facts.generation = self.publisher.generation();
-        self.generations.top_up(self.facts.generation)?;
+        let made_again = self
+            .publisher
+            .beat()
+            .map_err(|source| ServeError::Publish { source })?;
+        self.generations.top_up(self.publisher.generation())?;
         Ok(made_again)
     }
 
     /// What the metadata should say now.
-    pub fn facts(&self) -> &Facts {
-        &self.facts
+    pub fn facts(&mut self) -> Facts {
+        let snapshot = self.publisher.snapshot();
+        let rows = |id| usize::try_from(snapshot.table(id).len()).unwrap_or(usize::MAX);
+        Facts {
+            cluster_id: self.cluster.to_string(),
+            state_path: self.dir.path().to_path_buf(),
+            parquet_path: self.parquet_path.clone(),
+            snapshot_path: self.publisher.path().to_path_buf(),
+            generation: self.publisher.generation(),
+            history: self.generations.history_hex().to_owned(),
+            schema_version: SCHEMA_VERSION,
+            rows: TableId::ALL.map(rows),
+            daemon_pid: std::process::id(),
+        }
+    }
+
+    /// What the last commit wrote; once.
+    pub fn take_published(&mut self) -> Option<Published> {
+        self.published.take()
     }
 
     /// The directory that is served.
@@ -277,6 +363,11 @@ impl<P: Publish> Served<P> {
     /// The cluster that is served.
     pub fn cluster(&self) -> &ClusterId {
         &self.cluster
+    }
+
+    /// The snapshot file.
+    pub fn snapshot_path(&self) -> &Path {
+        self.publisher.path()
     }
 
     /// V4: takes a lock again whose file was removed or replaced (K1).
@@ -309,105 +400,37 @@ impl<P: Publish> Served<P> {
     }
 }
 
-struct Loaded {
-    cluster: ClusterId,
-    state: State,
-    /// None for an empty cluster.
-    file: Option<PathBuf>,
-    tried: Option<Tried>,
-}
+impl<P: Publish> Stage for Served<P> {
+    type Staged = P::Staged;
+    type Error = ServeError;
 
-fn load_state(
-    ends: &impl Ends,
-    dir: &StateDir,
-    config: &Config,
-    before: Option<&Before>,
-    attempts_left: u32,
-) -> Result<Loaded, StartError> {
-    let served = before.map(|before| &before.cluster);
-    let wanted = served.or(config.cluster_id.as_ref());
-    let file = match (dir.state_file(wanted), wanted, before) {
-        (Ok(file), _, _) => file,
-        (Err(LocateError::Nothing { .. }), Some(cluster), None) => {
-            return Ok(Loaded {
-                cluster: cluster.clone(),
-                state: begin_empty(ends, dir, cluster)?,
-                file: None,
-                tried: None,
-            });
-        }
-        (Err(LocateError::Nothing { dir }), None, _) => {
-            return Err(StartError::NoCluster { dir });
-        }
-        (Err(error), _, _) => return Err(error.into()),
-    };
-    let bad = |what| StartError::Load { what };
-    let id = FileId::of(&file.path).map_err(|error| bad(format!("{:?}: {error}", file.path)))?;
-    let (state, tried) = match try_file(ends, &file, id, None) {
-        Attempt::Good(state, tried) => (state, tried),
-        Attempt::Bad(_, what) => return Err(bad(what)),
-        Attempt::Changed => {
-            // A writer at work: the next turn finds what it left. Not endlessly many.
-            return match attempts_left {
-                0 => Err(bad(format!(
-                    "{:?} changes all the time while it is read",
-                    file.path
-                ))),
-                _ => {
-                    std::thread::sleep(QUIET);
-                    load_state(ends, dir, config, before, attempts_left - 1)
-                }
-            };
-        }
-    };
-    let named = wanted.cloned().or_else(|| file.expected_cluster.clone());
-    let cluster = match (named, cluster_in(&state)) {
-        (Some(cluster), _) => cluster,
-        (None, Some(id)) => ClusterId::new(&id).map_err(|source| StartError::ClusterId {
-            path: file.path.clone(),
-            source,
-        })?,
-        (None, None) => file.cluster_in_name.clone().ok_or_else(|| {
-            bad(format!(
-                "{:?} names no cluster; give --cluster-id",
-                file.path
-            ))
-        })?,
-    };
-    Ok(Loaded {
-        cluster,
-        state,
-        file: Some(file.path),
-        tried: Some(tried),
-    })
-}
-
-fn begin_empty(ends: &impl Ends, dir: &StateDir, cluster: &ClusterId) -> Result<State, StartError> {
-    let found = dir.leftovers()?;
-    if !found.is_empty() {
-        return Err(StartError::NotEmpty {
-            dir: dir.path().to_path_buf(),
-            cluster: cluster.clone(),
-            found,
-        });
+    fn stage(&mut self, effects: &Effects) -> Result<Option<P::Staged>, ServeError> {
+        self.keep_locks()?;
+        self.generations.ensure(self.publisher.generation())?;
+        self.publisher
+            .stage(effects)
+            .map_err(|source| ServeError::Publish { source })
     }
-    info!(
-        cluster = %cluster,
-        state_dir = %dir.path().display(),
-        "the state directory is empty: starting an empty cluster"
-    );
-    Ok(ends.empty(cluster.as_str()))
-}
 
-/// The cluster's own word on its id.
-fn cluster_in(state: &State) -> Option<String> {
-    let column = state.cluster.column_by_name("cluster_id")?;
-    let column = column.as_string_opt::<i32>()?;
-    (column.len() == 1 && column.is_valid(0)).then(|| column.value(0).to_owned())
-}
+    fn staged_generation(&self, staged: &P::Staged) -> u64 {
+        P::staged_generation(staged)
+    }
 
-fn rows(state: &State) -> [usize; 3] {
-    TableId::ALL.map(|table| state.table(table).num_rows())
+    fn commit(&mut self, staged: P::Staged) {
+        self.published = Some(self.publisher.commit(staged));
+    }
+
+    fn abandon(&mut self, staged: P::Staged) {
+        self.publisher.abandon(staged);
+    }
+
+    fn snapshot(&mut self) -> Snapshot {
+        self.publisher.snapshot()
+    }
+
+    fn generation(&self) -> u64 {
+        self.publisher.generation()
+    }
 }
 
 /// What the snapshot file says that stands at `path`, if one does that can be read. The caller

@@ -16,7 +16,7 @@ use nix::sys::statfs::{FsType, statfs};
 use notify::event::{AccessKind, AccessMode, ModifyKind};
 use notify::{Config, Event, EventKind, INotifyWatcher, RecursiveMode, Watcher};
 
-use crate::durable::OUR_PREFIX;
+use sherwood_store::durable::OUR_PREFIX;
 
 /// A burst is over when nothing happened for this long. Also longer than a tick of the
 /// kernel's coarse clock, so that a write after a look always shows in the file's times.

@@ -1,7 +1,7 @@
 //! The keys of a checkpoint's metadata: where in the log it stands.
 
 use bytes::Bytes;
-use parquet::file::metadata::ParquetMetaDataReader;
+use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 
 /// The last entry that a checkpoint holds (decimal). 0: none yet.
 pub(crate) const POSITION_KEY: &str = "sherwood.log_position";
@@ -19,12 +19,22 @@ pub struct Position {
     pub generation: u64,
 }
 
-/// What the metadata of a Parquet file says. `None`: it is no checkpoint, or cannot be read.
+/// Did we write this file, as a checkpoint? A program that rewrote one may have kept our keys, but not who created it.
+#[must_use]
+pub fn is_checkpoint(file: &Bytes) -> bool {
+    let by = metadata(file).and_then(|metadata| metadata.file_metadata().created_by().map(str::to_owned));
+    by.is_some_and(|by| by.starts_with("sherwood version ")) && read_position(file).is_some()
+}
+
+fn metadata(file: &Bytes) -> Option<ParquetMetaData> {
+    std::panic::catch_unwind(|| ParquetMetaDataReader::new().parse_and_finish(file).ok()).ok()?
+}
+
+/// What the metadata of a Parquet file says: of a checkpoint, or of one that it was made from. `None`: of none, or it
+/// cannot be read.
 #[must_use]
 pub fn read_position(file: &Bytes) -> Option<Position> {
-    let metadata =
-        std::panic::catch_unwind(|| ParquetMetaDataReader::new().parse_and_finish(file).ok());
-    let metadata = metadata.ok()??;
+    let metadata = metadata(file)?;
     let pairs = metadata.file_metadata().key_value_metadata()?;
     let number = |key: &str| -> Option<u64> {
         let pair = pairs.iter().find(|pair| pair.key == key)?;

@@ -35,7 +35,7 @@ pub(crate) mod tests;
 
 pub use self::error::CheckpointError;
 pub use self::files::{Checkpoints, Listed, Public, Rejected, Written};
-pub use self::keys::{Position, read_position};
+pub use self::keys::{Position, is_checkpoint, read_position};
 pub use self::pace::{Free, Halt, Pace, Share, Step};
 
 /// The directory of private checkpoints, in the state directory.

@@ -1,0 +1,145 @@
+//! A foreign state file, compared with what it was made from.
+//!
+//! Another program has read the public file, changed something and written the whole again. What it changed is the
+//! difference to what it had read, and that is what is merged: everything else in its file is merely old.
+//!
+//! - **D1** Only a file whose owner may write counts.
+//! - **D2** A checkpoint of ours that is not the newest is not a change: somebody put an old file back. Merging it would take back
+//!   what was acknowledged since, so it is refused, and `sherwood recover` goes back for those who mean to.
+//! - **D3** What it was made from is not known for sure: while it was being written we may have replaced what it read. So it is
+//!   compared with the base and with the older private checkpoint too, and the one that it differs from least counts.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use sherwood_client::import;
+use sherwood_client::locate::ClusterId;
+use sherwood_shared::state::State;
+use sherwood_store::checkpoint::{Checkpoints, Public, is_checkpoint, read_position};
+use sherwood_store::merge::{Diff, Theirs, diff};
+use tracing::debug;
+
+use crate::flight::Access;
+use crate::log::chain;
+
+/// A foreign file, read.
+#[derive(Debug)]
+pub struct Loaded {
+    /// Its state, and what of it the file has.
+    pub theirs: Theirs,
+    /// The file's bytes: the next base.
+    pub bytes: Bytes,
+}
+
+/// What a foreign file is compared with, and who may leave one.
+#[derive(Clone, Debug)]
+pub struct Comparer {
+    /// The bases.
+    pub checkpoints: Arc<Checkpoints>,
+    /// D1.
+    pub access: Arc<Access>,
+    /// Whose states they are.
+    pub cluster: ClusterId,
+}
+
+/// What a foreign file says.
+#[derive(Debug)]
+pub enum Comparison {
+    /// Nothing that we do not have: it is our own, or was merged.
+    Known,
+    /// These changes.
+    Changes(Box<Diff>),
+}
+
+impl Comparer {
+    /// Compares what was read from `path`.
+    ///
+    /// # Errors
+    ///
+    /// Why the file is refused, in words.
+    pub fn compare(&self, path: &Path, loaded: &Loaded) -> Result<Comparison, String> {
+        let owner = fs::metadata(path)
+            .map_err(|error| format!("{path:?} cannot be looked at: {error}"))?
+            .uid();
+        if !self.access.may_write_as(owner) {
+            return Err(format!(
+                "{path:?} belongs to uid {owner}, who may not write: have a writer replace it, or allow that user with `write_users` under [access]"
+            ));
+        }
+        let at_public_name = path == self.checkpoints.public_path();
+        if at_public_name
+            && matches!(
+                self.checkpoints.public().map_err(|error| chain(&error))?,
+                Public::Ours | Public::Merged
+            )
+        {
+            return Ok(Comparison::Known);
+        }
+        if is_checkpoint(&loaded.bytes) {
+            let position = read_position(&loaded.bytes).unwrap_or_default();
+            return Err(format!(
+                "{path:?} is a checkpoint that sherwoodd wrote itself, of position {} in the log, and not the newest: it is not taken for a change. \
+                 To go back to it, use `sherwood recover restore`; to take its rows, `sherwood import`",
+                position.sequence
+            ));
+        }
+        let mut best: Option<Diff> = None;
+        for candidate in self.candidates(loaded)? {
+            let base = match import::read_parquet(&candidate, Some(self.cluster.as_str())) {
+                Ok(base) => base,
+                Err(error) => {
+                    debug!(base = %candidate.display(), error = chain(&error), "not a base");
+                    continue;
+                }
+            };
+            let found = diff(&base, &loaded.theirs).map_err(|error| chain(&error))?;
+            if best.as_ref().is_none_or(|best| weight(&found) < weight(best)) {
+                best = Some(found);
+            }
+            if best.as_ref().is_some_and(Diff::is_empty) {
+                break;
+            }
+        }
+        let changes = match best {
+            Some(changes) => changes,
+            // Nothing tells what it was made from: then only what is new in it counts.
+            None => diff(&State::empty(self.cluster.as_str()), &loaded.theirs)
+                .map_err(|error| chain(&error))?,
+        };
+        Ok(match changes.is_empty() {
+            true => Comparison::Known,
+            false => Comparison::Changes(Box::new(changes)),
+        })
+    }
+
+    /// D3. The one that the file itself names, if its writer kept our keys and we still have it; else the base, and the older
+    /// private checkpoint.
+    fn candidates(&self, loaded: &Loaded) -> Result<Vec<PathBuf>, String> {
+        let listed = self.checkpoints.list().map_err(|error| chain(&error))?;
+        if let Some(position) = read_position(&loaded.bytes)
+            && let Some(named) = listed.iter().find(|one| one.sequence == position.sequence)
+        {
+            return Ok(vec![named.path.clone()]);
+        }
+        let base = self.checkpoints.base();
+        let inode = |path: &Path| {
+            let found = fs::metadata(path).ok()?;
+            Some((found.dev(), found.ino()))
+        };
+        let of_base = inode(&base);
+        let mut candidates = vec![base];
+        // Only where the base is a checkpoint was there an older one to be read.
+        if let Some(at) = listed.iter().position(|one| inode(&one.path) == of_base) {
+            candidates.extend(listed.into_iter().skip(at + 1).map(|one| one.path));
+        }
+        Ok(candidates)
+    }
+}
+
+/// Rows that differ.
+fn weight(diff: &Diff) -> usize {
+    diff.rows().iter().map(|(set, deleted)| set + deleted).sum()
+}

@@ -1,0 +1,291 @@
+//! Writes what readers of files see, on a thread of its own: checkpoints and the metadata.
+//!
+//! The loop decides when; the scribe works through one job after the other and reports each. A checkpoint is written
+//! in small steps with pauses (C2 of [`crate::cadence`]), from a snapshot, so that it holds up nobody.
+//!
+//! - **B1** A checkpoint is private first: recovery and merges start from files that nobody else writes. Then, as a job
+//!   of its own, it becomes the public file.
+//! - **B2** The public name is taken by exchange. What stood there comes out whole, and is ours to look at: if it is
+//!   not what the loop knew, it is handed back as *displaced* and nothing of it is lost.
+//! - **B3** While somebody has the public file open for writing, or has just changed it, it is left alone (C3).
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread::{self, JoinHandle};
+use std::time::{Instant, SystemTime};
+
+use bytes::Bytes;
+use sherwood_client::Snapshot;
+use sherwood_shared::in_use::is_open_for_writing;
+use sherwood_store::checkpoint::{CheckpointError, Checkpoints, Free, Pace, Position, Rejected, Share};
+
+use crate::cadence::{COURTESY, SHARE};
+use crate::metadata::{Facts, MetadataError, MetadataKeeper};
+use crate::observe::FileId;
+
+/// What the scribe is asked to do.
+#[derive(Debug)]
+pub enum Job {
+    /// Write a private checkpoint (B1).
+    Checkpoint {
+        /// Of this state.
+        snapshot: Snapshot,
+        /// Where in the log it stands.
+        position: Position,
+    },
+    /// Make a private checkpoint the public file (B2, B3).
+    Publish {
+        /// The private file.
+        checkpoint: PathBuf,
+        /// What the loop knows to stand there, and may be replaced.
+        known: Known,
+    },
+    /// The changes of this foreign file were logged: it is the base from now on.
+    Base(Bytes),
+    /// Make the metadata say this.
+    Metadata(Facts),
+}
+
+/// What came of a job.
+#[derive(Debug)]
+pub enum Report {
+    /// A private checkpoint is durable.
+    Checkpoint {
+        /// Its file.
+        path: PathBuf,
+        /// Where it stands.
+        position: Position,
+        /// Its length.
+        bytes: u64,
+        /// Entries up to this one are in every checkpoint that is kept.
+        release: u64,
+    },
+    /// It is not.
+    CheckpointFailed(CheckpointError),
+    /// The checkpoint is the public file.
+    Published {
+        /// The private file that it is a copy of.
+        checkpoint: PathBuf,
+        /// The public file.
+        id: FileId,
+        /// What was moved aside: a refused file, or one that the loop did not know (B2).
+        displaced: Option<Rejected>,
+    },
+    /// Somebody is at work there, or has been (B3): later. What stands there may have to be looked at first.
+    Held {
+        /// The private file.
+        checkpoint: PathBuf,
+    },
+    /// It is not the public file.
+    PublishFailed {
+        /// The private file.
+        checkpoint: PathBuf,
+        /// Why.
+        error: CheckpointError,
+    },
+    /// The base is the foreign file, or not.
+    Base(Result<(), CheckpointError>),
+    /// The metadata says it; `Some`: not yet, but try then.
+    Metadata(Result<Option<Instant>, MetadataError>),
+}
+
+/// The thread, and the way to it. Dropping it stops the work at the next step.
+#[derive(Debug)]
+pub struct Scribe {
+    jobs: Option<Sender<Job>>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Scribe {
+    /// Starts the thread. Each job gets one report.
+    ///
+    /// # Errors
+    ///
+    /// The thread cannot be started.
+    pub fn start(
+        checkpoints: Arc<Checkpoints>,
+        keeper: MetadataKeeper,
+        report: impl Fn(Report) + Send + 'static,
+    ) -> io::Result<Self> {
+        let (jobs, inbox) = mpsc::channel();
+        let stop = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&stop);
+        let work = move || work(&checkpoints, keeper, &inbox, &told, report);
+        let thread = thread::Builder::new()
+            .name("scribe".to_owned())
+            .spawn(work)?;
+        Ok(Self {
+            jobs: Some(jobs),
+            stop,
+            thread: Some(thread),
+        })
+    }
+
+    /// Asks for a job. False: the thread has ended.
+    pub fn ask(&self, job: Job) -> bool {
+        self.jobs.as_ref().is_some_and(|jobs| jobs.send(job).is_ok())
+    }
+
+    /// Ends the work at its next step, and waits for that.
+    pub fn stop(&mut self) {
+        // ORDER stop: a hint; the join below is what is waited for.
+        self.stop.store(true, Ordering::Relaxed);
+        self.jobs = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic has been printed by its hook.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Scribe {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn work(
+    checkpoints: &Checkpoints,
+    mut keeper: MetadataKeeper,
+    inbox: &Receiver<Job>,
+    stop: &AtomicBool,
+    report: impl Fn(Report),
+) {
+    for job in inbox {
+        let mut pace = Share::new(SHARE - 1, stop);
+        report(match job {
+            Job::Checkpoint { snapshot, position } => {
+                checkpoint(checkpoints, &snapshot, position, &mut pace)
+            }
+            Job::Publish { checkpoint, known } => {
+                publish(checkpoints, checkpoint, &known, &mut pace)
+            }
+            Job::Base(bytes) => Report::Base(checkpoints.set_base(&bytes)),
+            Job::Metadata(facts) => Report::Metadata(keeper.tend(&facts, Instant::now())),
+        });
+        if stop.load(Ordering::Relaxed) {
+            return;
+        }
+    }
+}
+
+/// B1.
+pub fn checkpoint(
+    checkpoints: &Checkpoints,
+    snapshot: &Snapshot,
+    position: Position,
+    pace: &mut dyn Pace,
+) -> Report {
+    let written = checkpoints.write(snapshot, position, pace);
+    let kept = written.and_then(|written| {
+        // Old ones that cannot be removed are tried again after the next.
+        checkpoints.prune(&mut Free)?;
+        Ok((written, checkpoints.oldest_kept()?))
+    });
+    match kept {
+        Ok((written, release)) => Report::Checkpoint {
+            path: written.path,
+            position,
+            bytes: written.bytes,
+            release,
+        },
+        Err(error) => Report::CheckpointFailed(error),
+    }
+}
+
+/// B2 and B3.
+pub fn publish(
+    checkpoints: &Checkpoints,
+    checkpoint: PathBuf,
+    known: &Known,
+    pace: &mut dyn Pace,
+) -> Report {
+    match replaced(checkpoints, &checkpoint, known, pace) {
+        Ok(Some((id, displaced))) => Report::Published {
+            checkpoint,
+            id,
+            displaced,
+        },
+        Ok(None) => Report::Held { checkpoint },
+        Err(error) => Report::PublishFailed { checkpoint, error },
+    }
+}
+
+fn replaced(
+    checkpoints: &Checkpoints,
+    checkpoint: &Path,
+    known: &Known,
+    pace: &mut dyn Pace,
+) -> Result<Option<(FileId, Option<Rejected>)>, CheckpointError> {
+    let public = checkpoints.public_path();
+    let unseen = |source| CheckpointError::Io {
+        action: "look at",
+        path: public.to_owned(),
+        source,
+    };
+    if !known.may_be_replaced(public).map_err(unseen)? {
+        return Ok(None);
+    }
+    let (found, displaced) = checkpoints.publish(checkpoint, pace)?;
+    let id = FileId::from(&found);
+    let Some(displaced) = displaced else {
+        return Ok(Some((id, None)));
+    };
+    let out = FileId::of(&displaced).map_err(unseen)?;
+    let is_known = known.id().is_some_and(|known| known.is_renamed(out));
+    if !is_known || is_being_written(&displaced).map_err(unseen)? {
+        let why = "it was replaced or written at the very moment at which our checkpoint took its place; it is read here";
+        return Ok(Some((id, Some(checkpoints.reject(&displaced, why)?))));
+    }
+    if let Known::Refused(_, reason) = known {
+        return Ok(Some((id, Some(checkpoints.reject(&displaced, reason)?))));
+    }
+    fs::remove_file(&displaced).map_err(unseen)?;
+    Ok(Some((id, None)))
+}
+
+/// What the loop knows to stand at the public name.
+#[derive(Clone, Debug)]
+pub enum Known {
+    /// No file.
+    Nothing,
+    /// A checkpoint of ours.
+    Ours(FileId),
+    /// Another's file, whose changes we have.
+    Merged(FileId),
+    /// Another's file that was refused, and why.
+    Refused(FileId, String),
+}
+
+impl Known {
+    fn id(&self) -> Option<FileId> {
+        match self {
+            Self::Nothing => None,
+            Self::Ours(id) | Self::Merged(id) | Self::Refused(id, _) => Some(*id),
+        }
+    }
+
+    /// B3.
+    fn may_be_replaced(&self, path: &Path) -> io::Result<bool> {
+        let found = match fs::metadata(path) {
+            Ok(found) => found,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+            Err(error) => return Err(error),
+        };
+        if self.id() != Some(FileId::from(&found)) || is_being_written(path)? {
+            return Ok(false);
+        }
+        // A time ahead of ours is as good as now.
+        let age = SystemTime::now().duration_since(found.modified()?);
+        Ok(matches!(self, Self::Ours(_)) || age.is_ok_and(|age| age >= COURTESY))
+    }
+}
+
+fn is_being_written(path: &Path) -> io::Result<bool> {
+    Ok(is_open_for_writing(&File::open(path)?)? == Some(true))
+}

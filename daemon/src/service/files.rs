@@ -1,0 +1,301 @@
+//! Checkpoints and metadata: when, and what came of them.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::{Duration, Instant};
+
+use sherwood_store::checkpoint::{Checkpoints, Free, Position};
+use tracing::{debug, info, warn};
+
+use super::{Event, RETRY_INTERVAL, Service, StartError, part};
+use crate::cadence::{COURTESY, Cadence};
+use crate::ends::{Ends, Publish};
+use crate::engine::Stage;
+use crate::log::chain;
+use crate::log_keeper::Chore;
+use crate::metadata::{MetadataError, MetadataKeeper};
+use crate::scribe::{Job, Known, Report, Scribe, checkpoint, publish};
+use crate::served::ServedEngine;
+
+/// How soon to try the public name again while somebody else is at work there.
+const HELD_FOR: Duration = Duration::from_millis(500);
+
+/// What the loop knows of the files that it keeps true.
+pub(super) struct Files {
+    scribe: Scribe,
+    cadence: Cadence,
+    /// The newest private checkpoint.
+    newest: PathBuf,
+    /// The public file is to become the newest checkpoint, at that time.
+    public_due: Option<Instant>,
+    is_publishing: bool,
+    metadata_due: Option<Instant>,
+    is_writing_metadata: bool,
+}
+
+impl Files {
+    /// Makes the metadata true, so that readers find the snapshot, and starts the scribe.
+    pub(super) fn begin<P: Publish>(
+        engine: &mut ServedEngine<P>,
+        checkpoints: &Arc<Checkpoints>,
+        events: &Sender<Event>,
+        newest: PathBuf,
+        public_is_stale: bool,
+        is_behind: bool,
+    ) -> Result<Self, StartError> {
+        let now = Instant::now();
+        let mut keeper = MetadataKeeper::new(engine.publisher().dir().path());
+        let metadata_due = match keeper.tend(&engine.publisher().facts(), now) {
+            Ok(due) => due,
+            Err(error) => {
+                warn!(error = chain(&error), "the metadata is not up to date");
+                Some(now + RETRY_INTERVAL)
+            }
+        };
+        let events = events.clone();
+        let report = move |report| {
+            let _loop_has_ended = events.send(Event::Report(report));
+        };
+        let scribe = Scribe::start(Arc::clone(checkpoints), keeper, report)
+            .map_err(part("the thread that writes checkpoints"))?;
+        let mut cadence = Cadence::default();
+        if is_behind {
+            cadence.changed(now);
+        }
+        Ok(Self {
+            scribe,
+            cadence,
+            newest,
+            public_due: public_is_stale.then_some(now),
+            is_publishing: false,
+            metadata_due,
+            is_writing_metadata: false,
+        })
+    }
+
+    /// The state changed.
+    pub(super) fn changed(&mut self, now: Instant) {
+        self.cadence.changed(now);
+        self.owe_metadata(now);
+    }
+
+    /// The metadata does not say what is so.
+    pub(super) fn owe_metadata(&mut self, now: Instant) {
+        if !self.is_writing_metadata {
+            self.metadata_due.get_or_insert(now);
+        }
+    }
+
+    /// A look has ended: what it held up may go on.
+    pub(super) fn tend_metadata_at(&mut self, now: Instant) {
+        self.owe_metadata(now);
+    }
+
+    /// The public file is missing or cannot be found: give whoever may be replacing it a moment.
+    pub(super) fn owe_public(&mut self, now: Instant) {
+        self.public_due.get_or_insert(now + COURTESY);
+    }
+
+    /// Asks the scribe.
+    pub(super) fn ask(&self, job: Job) -> bool {
+        self.scribe.ask(job)
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let public = self.public_due.filter(|_| !self.is_publishing);
+        let metadata = self.metadata_due.filter(|_| !self.is_writing_metadata);
+        [self.cadence.due(), public, metadata]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+}
+
+impl<E: Ends> Service<E> {
+    pub(super) fn tend_files(&mut self, now: Instant) {
+        if self.files.cadence.due().is_some_and(|due| due <= now) {
+            let job = Job::Checkpoint {
+                snapshot: self.engine.publisher().snapshot(),
+                position: self.position(),
+            };
+            if self.files.ask(job) {
+                self.files.cadence.began(now);
+            }
+        }
+        if !self.files.is_publishing && self.files.public_due.is_some_and(|due| due <= now) {
+            self.files.public_due = None;
+            self.files.is_publishing = self.files.ask(Job::Publish {
+                checkpoint: self.files.newest.clone(),
+                known: self.looks.known.clone(),
+            });
+        }
+        if !self.files.is_writing_metadata && self.files.metadata_due.is_some_and(|due| due <= now)
+        {
+            self.files.metadata_due = None;
+            // What somebody has just written there is looked at first, so that what is wrong with
+            // it is told and not painted over. The end of that look comes back here.
+            if !self.looks.is_due() {
+                let facts = self.engine.publisher().facts();
+                self.files.is_writing_metadata = self.files.ask(Job::Metadata(facts));
+            }
+        }
+    }
+
+    /// Where the published state stands in the log.
+    fn position(&mut self) -> Position {
+        Position {
+            sequence: self.engine.journal().next_sequence() - 1,
+            generation: self.engine.publisher().generation(),
+        }
+    }
+
+    pub(super) fn on_report(&mut self, report: Report) {
+        let now = Instant::now();
+        match report {
+            Report::Checkpoint {
+                path,
+                position,
+                bytes,
+                release,
+            } => {
+                self.files.cadence.succeeded(now);
+                self.files.newest = path;
+                self.files.public_due.get_or_insert(now);
+                debug!(
+                    sequence = position.sequence,
+                    generation = position.generation,
+                    bytes,
+                    "checkpoint"
+                );
+                if self.troubles.checkpoint.is_over() {
+                    info!("checkpoints are written again");
+                }
+                if release > 0 {
+                    let _it_lives = self.log_keeper.send(Chore::Release(release));
+                }
+            }
+            Report::CheckpointFailed(error) => {
+                self.files.cadence.failed(now);
+                let text = chain(&error);
+                if self.troubles.checkpoint.is_new(&text) {
+                    warn!(
+                        error = text,
+                        "no checkpoint is written; the log holds everything, grows, and it is tried again"
+                    );
+                }
+            }
+            Report::Published {
+                id,
+                displaced,
+                checkpoint,
+            } => {
+                self.files.is_publishing = false;
+                let public = self.checkpoints.public_path().to_path_buf();
+                self.looks.wrote(&public, id);
+                self.engine.publisher().parquet_path = Some(public);
+                self.files.owe_metadata(now);
+                if self.files.newest != checkpoint {
+                    self.files.public_due.get_or_insert(now);
+                }
+                if let Some(displaced) = displaced {
+                    warn!(
+                        file = %displaced.path.display(),
+                        reason = %displaced.reason.display(),
+                        "a foreign file was moved aside, and is looked at there for a while"
+                    );
+                    self.looks.moved_aside(displaced.path, displaced.reason, now);
+                }
+                if self.troubles.public.is_over() {
+                    info!("the state file is written again");
+                }
+            }
+            Report::Held { .. } => {
+                self.files.is_publishing = false;
+                self.files.public_due.get_or_insert(now + HELD_FOR);
+                // What stands there may be new to us.
+                self.looks.poll_at(now);
+            }
+            Report::PublishFailed { error, .. } => {
+                self.files.is_publishing = false;
+                self.files.public_due.get_or_insert(now + RETRY_INTERVAL);
+                let text = chain(&error);
+                if self.troubles.public.is_new(&text) {
+                    warn!(
+                        error = text,
+                        "the state file is not written; the private checkpoint and the log hold everything"
+                    );
+                }
+            }
+            Report::Base(result) => {
+                self.looks.base_is_there();
+                if let Err(error) = result {
+                    // The old base makes the next merge keep more of ours, and loses nothing.
+                    warn!(
+                        error = chain(&error),
+                        "a foreign file is not kept as the next base"
+                    );
+                }
+                self.looks.poll_at(now);
+            }
+            Report::Metadata(result) => {
+                self.files.is_writing_metadata = false;
+                self.on_metadata(result, now);
+            }
+        }
+    }
+
+    fn on_metadata(&mut self, result: Result<Option<Instant>, MetadataError>, now: Instant) {
+        match result {
+            Ok(Some(due)) => self.files.metadata_due = Some(due),
+            Ok(None) => {
+                if self.troubles.metadata.is_over() {
+                    info!("the metadata is up to date again");
+                }
+            }
+            // The look says so too, and better.
+            Err(MetadataError::Unreadable(error)) => {
+                debug!(error = chain(&error), "the metadata is left alone");
+            }
+            Err(error) => {
+                self.files.metadata_due = Some(now + RETRY_INTERVAL);
+                let text = chain(&error);
+                if self.troubles.metadata.is_new(&text) {
+                    warn!(error = text, "the metadata is not up to date");
+                }
+            }
+        }
+    }
+
+    /// At a stop, so that who reads the file reads the last state: best effort, the log holds it all.
+    pub(super) fn last_checkpoint(&mut self) {
+        self.files.scribe.stop();
+        if !self.files.cadence.is_idle() {
+            let (snapshot, position) = (self.engine.publisher().snapshot(), self.position());
+            match checkpoint(&self.checkpoints, &snapshot, position, &mut Free) {
+                Report::Checkpoint { path, .. } => {
+                    self.files.newest = path;
+                    self.files.public_due = Some(Instant::now());
+                }
+                Report::CheckpointFailed(error) => warn!(
+                    error = chain(&error),
+                    "no last checkpoint; the log holds everything"
+                ),
+                _ => {}
+            }
+        }
+        if self.files.public_due.is_some() || self.files.is_publishing {
+            let (newest, known): (PathBuf, Known) =
+                (self.files.newest.clone(), self.looks.known.clone());
+            match publish(&self.checkpoints, newest, &known, &mut Free) {
+                Report::Published { .. } => {}
+                other => debug!(?other, "the state file is not the last checkpoint"),
+            }
+        }
+        let mut keeper = MetadataKeeper::new(self.engine.publisher().dir().path());
+        let facts = self.engine.publisher().facts();
+        if let Err(error) = keeper.tend(&facts, Instant::now()) {
+            debug!(error = chain(&error), "the metadata is not up to date");
+        }
+    }
+}

@@ -1,0 +1,393 @@
+//! Foreign files: looking, merging, refusing.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Sender};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use sherwood_store::merge::Diff;
+use tracing::{debug, error, info, warn};
+
+use super::{Event, RETRY_INTERVAL, Requests, Service, StartError, part};
+use crate::ends::Ends;
+use crate::foreign::Comparer;
+use crate::observe::{FileId, Request, Sight, Tried, observe};
+use crate::scribe::{Job, Known};
+use crate::served::micros;
+use crate::watch::{Hint, Settle};
+
+/// How soon to look again after a look that was not conclusive.
+const SECOND_LOOK: Duration = Duration::from_millis(100);
+
+/// So many looks in a row that find the file changing are a writer's mistake.
+const RESTLESS_LOOKS: u32 = 50;
+
+/// How long a file that was moved aside is looked at, in case its writer finishes it there.
+const ASIDE_FOR: Duration = Duration::from_mins(10);
+
+/// What the loop knows of foreign files.
+pub(super) struct Looks {
+    looker: Requests,
+    settle: Settle,
+    tried: Option<Tried>,
+    looking: bool,
+    owed: bool,
+    /// Looks in a row that found the file changing.
+    restless: u32,
+    /// Changes that could not be merged for now.
+    pending: Option<Found>,
+    next_poll: Instant,
+    next_retry: Option<Instant>,
+    /// The scribe makes a foreign file the base; until then a look would compare with the old one.
+    is_base_owed: bool,
+    /// What stands at the public name.
+    pub(super) known: Known,
+    /// Files that were moved aside and may be finished there.
+    aside: Vec<Aside>,
+}
+
+/// A foreign file's changes.
+struct Found {
+    changes: Box<Diff>,
+    bytes: Bytes,
+    file: PathBuf,
+    tried: Tried,
+}
+
+/// A file that was moved aside.
+struct Aside {
+    path: PathBuf,
+    reason: PathBuf,
+    /// As it was looked at last; `None`: not yet.
+    seen: Option<FileId>,
+    until: Instant,
+}
+
+impl Looks {
+    /// Starts the looker.
+    pub(super) fn begin<E: Ends>(
+        ends: &Arc<E>,
+        events: &Sender<Event>,
+        now: Instant,
+    ) -> Result<Self, StartError> {
+        let (looker, requests) = mpsc::channel::<Request>();
+        let (ends, events) = (Arc::clone(ends), events.clone());
+        let work = move || {
+            for request in requests {
+                let sight = observe(ends.as_ref(), &request);
+                if events.send(Event::Sight(sight)).is_err() {
+                    return;
+                }
+            }
+        };
+        thread::Builder::new()
+            .name("looker".to_owned())
+            .spawn(work)
+            .map_err(part("the thread that reads states"))?;
+        Ok(Self {
+            looker,
+            settle: Settle::default(),
+            tried: None,
+            looking: false,
+            owed: false,
+            restless: 0,
+            pending: None,
+            next_poll: now,
+            next_retry: None,
+            is_base_owed: false,
+            known: Known::Nothing,
+            aside: Vec::new(),
+        })
+    }
+
+    /// The next look tries whatever stands there.
+    pub(super) fn forget(&mut self) {
+        self.tried = None;
+        self.pending = None;
+        self.next_retry = None;
+    }
+
+    pub(super) fn poll_at(&mut self, now: Instant) {
+        self.next_poll = self.next_poll.min(now);
+    }
+
+    /// A look is owed or about to be.
+    pub(super) fn is_due(&self) -> bool {
+        self.owed || self.settle.due().is_some()
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        [self.settle.due(), self.next_retry]
+            .into_iter()
+            .flatten()
+            .fold(Some(self.next_poll), |first, at| first.min(Some(at)))
+    }
+
+    /// We have written the public file ourselves.
+    pub(super) fn wrote(&mut self, path: &Path, id: FileId) {
+        self.tried = Some(Tried::ours(path.to_path_buf(), id));
+        self.known = Known::Ours(id);
+    }
+
+    /// The scribe has made the foreign file the base, or could not.
+    pub(super) fn base_is_there(&mut self) {
+        self.is_base_owed = false;
+    }
+
+    pub(super) fn moved_aside(&mut self, path: PathBuf, reason: PathBuf, now: Instant) {
+        self.aside.push(Aside {
+            path,
+            reason,
+            seen: None,
+            until: now + ASIDE_FOR,
+        });
+        self.next_poll = self.next_poll.min(now);
+    }
+}
+
+impl<E: Ends> Service<E> {
+    pub(super) fn tend_looks(&mut self, now: Instant) -> Result<(), StartError> {
+        if self.looks.settle.take(now) {
+            self.look();
+        }
+        if now >= self.looks.next_poll {
+            self.looks.next_poll = now + self.poll_interval();
+            if self.watch.is_none() {
+                self.start_watch();
+            }
+            self.look();
+        }
+        if self.looks.next_retry.is_some_and(|due| due <= now) {
+            self.looks.next_retry = None;
+            if let Some(found) = self.looks.pending.take() {
+                self.merge_found(found)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn on_hint(&mut self, hint: Hint) {
+        if hint == Hint::Gone {
+            // The inode's watch is gone with it, or follows it elsewhere.
+            self.watch = None;
+            self.blind = true;
+            self.looks.next_poll = Instant::now();
+        } else {
+            self.looks.settle.note(hint, Instant::now());
+        }
+    }
+
+    /// V3.
+    pub(super) fn look(&mut self) {
+        if self.looks.looking || self.looks.is_base_owed {
+            self.looks.owed = true;
+            return;
+        }
+        let tried = self.looks.tried.clone();
+        let request = self.request(tried, None);
+        self.ask(request);
+    }
+
+    fn request(&mut self, tried: Option<Tried>, aside: Option<PathBuf>) -> Request {
+        let served = self.engine.publisher();
+        Request {
+            dir: served.dir().clone(),
+            cluster: served.cluster().clone(),
+            without_file: served.parquet_path.is_none(),
+            tried,
+            comparer: Comparer {
+                checkpoints: Arc::clone(&self.checkpoints),
+                access: Arc::clone(&self.access),
+                cluster: served.cluster().clone(),
+            },
+            aside,
+        }
+    }
+
+    fn ask(&mut self, request: Request) {
+        self.looks.looking = self.looks.looker.send(request).is_ok();
+        if !self.looks.looking && self.troubles.watch.is_new("looker") {
+            error!("the thread that reads states has ended; restart sherwoodd");
+        }
+    }
+
+    pub(super) fn on_sight(&mut self, sight: Sight) -> Result<(), StartError> {
+        self.looks.looking = false;
+        if !matches!(sight, Sight::Changing { .. }) {
+            self.looks.restless = 0;
+        }
+        let now = Instant::now();
+        match sight {
+            Sight::Unchanged { tried } => {
+                self.state_is_good();
+                if let Some(tried) = tried {
+                    self.came_to_know(&tried);
+                    self.conclude(tried, now);
+                }
+            }
+            Sight::Foreign {
+                changes,
+                bytes,
+                file,
+                tried,
+            } => {
+                self.state_is_good();
+                self.conclude(tried.clone(), now);
+                self.merge_found(Found {
+                    changes,
+                    bytes,
+                    file,
+                    tried,
+                })?;
+            }
+            Sight::Refused { what, tried } => {
+                self.refuse(&what);
+                match tried {
+                    Some(tried) => {
+                        self.came_to_know(&tried);
+                        self.conclude(tried, now);
+                    }
+                    // No file there, or none that can be told: ours comes back, in time.
+                    None => self.files.owe_public(now),
+                }
+            }
+            Sight::Changing { file } => self.on_changing(&file, now),
+            Sight::Replaced => self.move_to_successor()?,
+        }
+        if !self.looks.looking {
+            self.look_aside(now);
+        }
+        if !self.looks.looking && std::mem::take(&mut self.looks.owed) {
+            self.look();
+        }
+        self.files.tend_metadata_at(now);
+        Ok(())
+    }
+
+    /// For the next look.
+    fn conclude(&mut self, tried: Tried, now: Instant) {
+        if !tried.is_conclusive() {
+            self.looks.next_poll = self.looks.next_poll.min(now + SECOND_LOOK);
+        }
+        if self.is_public(tried.path()) {
+            self.looks.tried = Some(tried);
+        }
+    }
+
+    fn is_public(&self, path: &Path) -> bool {
+        !self.looks.aside.iter().any(|aside| aside.path == path)
+    }
+
+    fn came_to_know(&mut self, tried: &Tried) {
+        if self.is_public(tried.path()) {
+            self.looks.known = match tried.refusal() {
+                None => Known::Merged(tried.id()),
+                Some(why) => Known::Refused(tried.id(), why.to_owned()),
+            };
+        }
+    }
+
+    fn merge_found(&mut self, found: Found) -> Result<(), StartError> {
+        let began = Instant::now();
+        let rows = found.changes.rows();
+        match self.merge(found.changes.clone())? {
+            Ok(generation) => {
+                self.looks.pending = None;
+                self.looks.next_retry = None;
+                if self.troubles.merge.is_over() {
+                    info!("foreign changes are merged again");
+                }
+                let [nodes, tasks, content] = rows.map(|(set, deleted)| set + deleted);
+                info!(
+                    file = %found.file.display(),
+                    generation,
+                    nodes,
+                    tasks,
+                    content,
+                    took_us = micros(began),
+                    "merged a foreign state: so many rows had changed"
+                );
+                if self.is_public(&found.file) {
+                    self.looks.known = Known::Merged(found.tried.id());
+                    self.engine.publisher().parquet_path = Some(found.file);
+                    self.looks.is_base_owed = self.files.ask(Job::Base(found.bytes));
+                } else {
+                    self.finished_aside(&found.file);
+                }
+            }
+            Err(why) => {
+                if self.troubles.merge.is_new(&why) {
+                    warn!(
+                        reason = why,
+                        retry_s = RETRY_INTERVAL.as_secs(),
+                        "a foreign state cannot be merged for now; nothing of it was applied, and it is tried again"
+                    );
+                }
+                self.looks.pending = Some(found);
+                self.looks.next_retry = Some(Instant::now() + RETRY_INTERVAL);
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks at one file that was moved aside, if it changed since.
+    fn look_aside(&mut self, now: Instant) {
+        self.looks
+            .aside
+            .retain(|aside| aside.until > now && aside.path.exists());
+        let next = self.looks.aside.iter_mut().find_map(|aside| {
+            let id = FileId::of(&aside.path).ok()?;
+            let is_new = aside.seen.replace(id) != Some(id);
+            is_new.then(|| aside.path.clone())
+        });
+        if let Some(path) = next {
+            debug!(file = %path.display(), "a file that was moved aside is read");
+            let request = self.request(None, Some(path));
+            self.ask(request);
+        }
+    }
+
+    /// Its writer finished it, and its changes are in the state.
+    fn finished_aside(&mut self, path: &Path) {
+        let at = self.looks.aside.iter().position(|aside| aside.path == path);
+        if let Some(aside) = at.map(|at| self.looks.aside.swap_remove(at)) {
+            for path in [&aside.path, &aside.reason] {
+                if let Err(error) = std::fs::remove_file(path) {
+                    debug!(path = %path.display(), %error, "a merged file stays aside");
+                }
+            }
+        }
+    }
+
+    /// A writer was at work during the look; the next one finds what it left. Not worth a word,
+    /// unless it never ends.
+    fn on_changing(&mut self, file: &Path, now: Instant) {
+        self.looks.restless += 1;
+        self.looks.next_poll = self.looks.next_poll.min(now + SECOND_LOOK);
+        debug!(file = %file.display(), "the state changed while it was read; it is read again");
+        if self.looks.restless >= RESTLESS_LOOKS {
+            self.refuse(&format!(
+                "{file:?} changes all the time while it is read: its writer is too fast, or never done"
+            ));
+        }
+    }
+
+    /// V1, V2.
+    pub(super) fn refuse(&mut self, what: &str) {
+        if self.troubles.state.is_new(what) {
+            warn!(
+                reason = what,
+                generation = self.engine.publisher().generation(),
+                "the state is refused; the last good snapshot stays, and the state is tried again when it changes"
+            );
+        }
+    }
+
+    pub(super) fn state_is_good(&mut self) {
+        if self.troubles.state.is_over() {
+            info!("the state is good again");
+        }
+    }
+}

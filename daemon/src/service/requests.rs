@@ -1,0 +1,192 @@
+//! Requests: groups of them, and what follows a commit.
+
+use std::sync::mpsc::{Receiver, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use serde_json::json;
+use sherwood_shared::transaction::{Answer, OutcomeKind};
+use sherwood_store::log::{Follower, log_dir};
+use sherwood_store::lock::LockError;
+use sherwood_store::merge::Diff;
+use tracing::{debug, info, warn};
+
+use super::{Event, Service, StartError, part};
+use crate::ends::{Ends, Publish};
+use crate::engine::{Remember, Request, Stage, Submission};
+use crate::flight::{self, Announced};
+use crate::log::chain;
+use crate::log_keeper::{self, Chore, Kept};
+use crate::served::{ServeError, ServedEngine};
+
+/// Requests of one group. More are committed in the next: a group's answers all wait for its end.
+const MOST_IN_GROUP: usize = 512;
+
+impl<E: Ends> Service<E> {
+    /// V5: commits `first` and all requests that wait behind it.
+    pub(super) fn on_requests(
+        &mut self,
+        first: Submission,
+        events: &Receiver<Event>,
+    ) -> Result<(), StartError> {
+        let mut group = vec![first];
+        while group.len() < MOST_IN_GROUP {
+            match events.try_recv() {
+                Ok(Event::Submit(next)) => group.push(next),
+                Ok(other) => self.later.push_back(other),
+                Err(_) => break,
+            }
+        }
+        self.commit(group)
+    }
+
+    fn commit(&mut self, group: Vec<Submission>) -> Result<(), StartError> {
+        let before = self.engine.publisher().generation();
+        let committed = self.engine.commit(group);
+        if let Some(error) = self.engine.publisher().take_lost() {
+            return Err(error.into());
+        }
+        let Some(committed) = committed? else {
+            return Ok(());
+        };
+        let now = Instant::now();
+        self.announced.send_replace(Announced {
+            sequence: self.engine.journal().next_sequence() - 1,
+            generation: committed.generation,
+        });
+        if committed.generation != before {
+            self.files.changed(now);
+            match self.engine.publisher().housekeep() {
+                Ok(()) => {}
+                // The next beat tries again, and tells.
+                Err(error) => debug!(error = chain(&error), "no room is kept ready"),
+            }
+        }
+        if !self.is_segment_asked && self.engine.journal().needs_segment() {
+            self.is_segment_asked = self.log_keeper.send(Chore::Prepare).is_ok();
+        }
+        Ok(())
+    }
+
+    /// Commits what a foreign file changed. `Err`: why not, in words.
+    pub(super) fn merge(&mut self, changes: Box<Diff>) -> Result<Result<u64, String>, StartError> {
+        let slot = Arc::new(Mutex::new(None));
+        let answer = Arc::clone(&slot);
+        let submission = Submission {
+            request: Request::Merge(changes),
+            reply: Box::new(move |answered| {
+                *answer.lock().unwrap_or_else(PoisonError::into_inner) = Some(answered);
+            }),
+        };
+        self.commit(vec![submission])?;
+        let answered = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
+        Ok(match answered {
+            Some(Answer {
+                outcome: OutcomeKind::Done,
+                generation,
+                ..
+            }) => Ok(generation.unwrap_or(0)),
+            Some(answer) => Err(answer.reason.unwrap_or_default()),
+            None => Err("the engine did not answer".to_owned()),
+        })
+    }
+
+    /// What became of a transaction.
+    pub(super) fn outcome_of(&mut self, id: &str) -> Answer {
+        match self.engine.outcomes().find(id) {
+            Some(outcome) => crate::engine::answer_of(&outcome),
+            None => Answer::unknown(
+                Some(id.to_owned()),
+                "no transaction with this id is remembered: it was never committed, or is too long ago",
+            ),
+        }
+    }
+
+    pub(super) fn on_kept(&mut self, kept: Kept) {
+        if kept.chore == Chore::Prepare {
+            self.is_segment_asked = false;
+        }
+        match kept.result {
+            Ok(()) => {
+                if self.troubles.log.is_over() {
+                    info!("the log's directory is in order again");
+                }
+            }
+            Err(error) => {
+                let text = chain(&error);
+                if self.troubles.log.is_new(&text) {
+                    warn!(
+                        error = text,
+                        "the log's directory is not in order; it is tried again with the next change"
+                    );
+                }
+            }
+        }
+    }
+
+    /// Opens the way in.
+    pub(super) fn open_socket(&mut self) -> Result<(), StartError> {
+        let served = self.engine.publisher();
+        let snapshot = served.snapshot_path().to_path_buf();
+        let socket = snapshot.with_extension("sock");
+        let log = log_dir(served.dir().path());
+        let events = self.events.clone();
+        let asked = self.events.clone();
+        let announced = self.announced.subscribe();
+        let cluster = served.cluster().to_string();
+        let began = Instant::now();
+        let options = flight::Options {
+            socket,
+            snapshot,
+            snapshot_mode: self.config.snapshot_mode,
+            access: (*self.access).clone(),
+            limits: self.config.limits.clone(),
+            outcome: Box::new(move |id, reply| {
+                let id = id.to_owned();
+                // Without a loop nobody answers, and the caller's deadline ends it.
+                let _loop_has_ended = asked.send(Event::Ask { id, reply });
+            }),
+            status: Box::new(move || {
+                let now = *announced.borrow();
+                json!({
+                    "cluster_id": cluster,
+                    "daemon_pid": std::process::id(),
+                    "version": env!("CARGO_PKG_VERSION"),
+                    "generation": now.generation,
+                    "log_sequence": now.sequence,
+                    "serving_for_s": began.elapsed().as_secs(),
+                })
+            }),
+            changes: Some(Arc::new(LogChanges { log })),
+            announced: self.announced.subscribe(),
+        };
+        let submit = Mutex::new(events);
+        let running = flight::serve(options, move |submission| {
+            let events = submit.lock().unwrap_or_else(PoisonError::into_inner);
+            // Dropped with its reply, which tells the client that nobody knows.
+            let _loop_has_ended = events.send(Event::Submit(submission));
+        })
+        .map_err(|source| StartError::Part {
+            what: "the socket",
+            source: source.into(),
+        })?;
+        info!(socket = %running.path().display(), "writers may connect");
+        self.flight = Some(running);
+        Ok(())
+    }
+}
+
+/// Starts the thread that keeps the log's directory, and has it prepare the next segment.
+pub(super) fn start_log_keeper<P: Publish>(
+    engine: &mut ServedEngine<P>,
+    events: &Sender<Event>,
+) -> Result<Sender<Chore>, StartError> {
+    let events = events.clone();
+    let report = move |kept| {
+        let _loop_has_ended = events.send(Event::Kept(kept));
+    };
+    let chores = log_keeper::start(engine.journal().keeper(), report)
+        .map_err(part("the thread that keeps the log"))?;
+    let _it_lives = chores.send(Chore::Prepare);
+    Ok(chores)
+}
