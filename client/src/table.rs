@@ -9,7 +9,7 @@
 use std::sync::{Arc, OnceLock};
 
 use arrow_array::RecordBatch;
-use arrow_schema::SchemaRef;
+use arrow_schema::{DataType, SchemaRef};
 use sherwood_shared::batch::BatchDecoder;
 use sherwood_shared::footer;
 use sherwood_shared::index::PartIndex;
@@ -54,7 +54,7 @@ impl TableSchema {
             let at = schema.index_of(field.name()).ok();
             let found = at.map(|at| schema.field(at).data_type());
             if let Some(found) = found
-                && !found.equals_datatype(field.data_type())
+                && !holds(found, field.data_type())
             {
                 let what = format!(
                     "has a column {} of type {found}, and it is {} by the schema",
@@ -78,6 +78,18 @@ impl TableSchema {
             key,
             known,
         })
+    }
+}
+
+/// Can a column of type `found` be read as one of type `expected`? Structs are read by their fields' names, and may
+/// have more of them: those that others brought.
+fn holds(found: &DataType, expected: &DataType) -> bool {
+    match (found, expected) {
+        (DataType::Struct(found), DataType::Struct(expected)) => expected.iter().all(|expected| {
+            let found = found.find(expected.name());
+            found.is_some_and(|(_, found)| holds(found.data_type(), expected.data_type()))
+        }),
+        _ => found.equals_datatype(expected),
     }
 }
 
