@@ -81,14 +81,16 @@ impl TableSchema {
     }
 }
 
-/// Can a column of type `found` be read as one of type `expected`? Structs are read by their fields' names, and may
-/// have more of them: those that others brought.
+/// Is `found` the `expected` type, or a struct that has fields of others behind those that are expected?
 fn holds(found: &DataType, expected: &DataType) -> bool {
     match (found, expected) {
-        (DataType::Struct(found), DataType::Struct(expected)) => expected.iter().all(|expected| {
-            let found = found.find(expected.name());
-            found.is_some_and(|(_, found)| holds(found.data_type(), expected.data_type()))
-        }),
+        (DataType::Struct(found), DataType::Struct(expected)) => {
+            found.len() >= expected.len()
+                && found.iter().zip(expected).all(|(found, expected)| {
+                    found.name() == expected.name()
+                        && holds(found.data_type(), expected.data_type())
+                })
+        }
         _ => found.equals_datatype(expected),
     }
 }

@@ -16,18 +16,19 @@
 //! | [`service`] | the loop that joins them |
 //! | [`ends`] | where states come from and go, as a trait |
 //! | [`engine`] | the one writer: judging, logging, publishing and answering transactions |
+//! | [`flight`] | the way in: Arrow Flight on a Unix socket |
 //! | [`publish`] | the snapshot file's writer |
 //! | [`log`] | log lines |
 //! | `systemd` | word to the service manager |
 //! | `run` | from the command line to an exit code |
 #![forbid(unsafe_code)]
 
+mod cadence;
 pub mod config;
-pub mod durable;
 pub mod ends;
 pub mod engine;
+pub mod flight;
 pub mod generation;
-pub mod lock;
 pub mod log;
 pub mod metadata;
 pub mod observe;
@@ -40,3 +41,4 @@ mod systemd;
 pub mod watch;
 
 pub use run::run;
+pub use sherwood_store::{durable, lock};

@@ -19,6 +19,7 @@ pub mod file;
 pub mod footer;
 pub mod futex;
 pub mod head;
+pub mod in_use;
 pub mod index;
 pub mod layout;
 pub mod lock;

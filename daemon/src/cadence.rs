@@ -1,0 +1,142 @@
+//! When to write a checkpoint.
+//!
+//! - **C1** Soon, for those who read the file: after [`QUIET`] without a change, or [`LATEST`] after the first
+//!   one that is not in it.
+//! - **C2** Seldom, for the disk: never more than a tenth of the time goes into checkpoints.
+//! - **C3** Not into a foreign writer's face: while it holds the file open for writing, and for [`COURTESY`] after it
+//!   changed it, the checkpoint waits. The log has everything meanwhile.
+
+use std::time::{Duration, Instant};
+
+/// C1: nothing has changed for this long.
+pub const QUIET: Duration = Duration::from_millis(200);
+/// C1: something changed this long ago.
+pub const LATEST: Duration = Duration::from_secs(1);
+/// C2: of this many parts of the time, one may be spent.
+pub const SHARE: u32 = 10;
+/// C3.
+pub const COURTESY: Duration = Duration::from_secs(5);
+/// After a checkpoint that failed.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// Knows when the next checkpoint is due. Its clock is its caller's.
+#[derive(Clone, Debug, Default)]
+pub struct Cadence {
+    /// The first and the last change that no checkpoint has begun after.
+    changes: Option<(Instant, Instant)>,
+    /// When the one that is being written began.
+    running_since: Option<Instant>,
+    /// C2 and C3.
+    not_before: Option<Instant>,
+}
+
+impl Cadence {
+    /// Something changed.
+    pub fn changed(&mut self, now: Instant) {
+        let first = self.changes.map_or(now, |(first, _)| first);
+        self.changes = Some((first, now));
+    }
+
+    /// C3: a foreign writer was seen at work.
+    pub fn hold(&mut self, now: Instant) {
+        self.wait_until(now + COURTESY);
+    }
+
+    /// When to begin, if a checkpoint is owed and none is being written.
+    pub fn due(&self) -> Option<Instant> {
+        let (first, last) = self.changes.filter(|_| self.running_since.is_none())?;
+        let due = (last + QUIET).min(first + LATEST);
+        Some(self.not_before.map_or(due, |limit| due.max(limit)))
+    }
+
+    /// One is being written?
+    pub fn is_running(&self) -> bool {
+        self.running_since.is_some()
+    }
+
+    /// Nothing is owed and nothing is being written.
+    pub fn is_idle(&self) -> bool {
+        self.changes.is_none() && self.running_since.is_none()
+    }
+
+    /// A checkpoint of everything so far begins.
+    pub fn began(&mut self, now: Instant) {
+        self.changes = None;
+        self.running_since = Some(now);
+    }
+
+    /// It is durable (C2).
+    pub fn succeeded(&mut self, now: Instant) {
+        if let Some(began) = self.running_since.take() {
+            let took = now.saturating_duration_since(began);
+            self.wait_until(now + took * (SHARE - 1));
+        }
+    }
+
+    /// It failed: what it should have held is still owed.
+    pub fn failed(&mut self, now: Instant) {
+        self.running_since = None;
+        self.changed(now);
+        self.wait_until(now + RETRY);
+    }
+
+    fn wait_until(&mut self, limit: Instant) {
+        self.not_before = self.not_before.max(Some(limit));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn a_checkpoint_is_due_when_it_is_quiet_and_at_the_latest_after_a_second() {
+        let start = Instant::now();
+        let mut cadence = Cadence::default();
+        assert_eq!(cadence.due(), None);
+        cadence.changed(start);
+        assert_eq!(cadence.due(), Some(start + QUIET));
+        cadence.changed(start + 150 * MS);
+        assert_eq!(cadence.due(), Some(start + 150 * MS + QUIET));
+        for at in 0..100 {
+            cadence.changed(start + 20 * MS * at);
+        }
+        assert_eq!(cadence.due(), Some(start + LATEST));
+    }
+
+    #[test]
+    fn changes_during_a_checkpoint_are_owed_and_a_tenth_of_the_time_is_the_most() {
+        let start = Instant::now();
+        let mut cadence = Cadence::default();
+        cadence.changed(start);
+        cadence.began(start);
+        assert!(cadence.is_running() && cadence.due().is_none());
+        cadence.changed(start + 100 * MS);
+        assert_eq!(cadence.due(), None, "one at a time");
+        cadence.succeeded(start + 700 * MS);
+        assert_eq!(cadence.due(), Some(start + 7000 * MS), "0.7 s of 7 s");
+        cadence.began(start + 7000 * MS);
+        cadence.succeeded(start + 7001 * MS);
+        assert!(cadence.is_idle());
+    }
+
+    #[test]
+    fn a_failure_leaves_it_owed_and_a_foreign_writer_is_waited_for() {
+        let start = Instant::now();
+        let mut cadence = Cadence::default();
+        cadence.changed(start);
+        cadence.began(start);
+        cadence.failed(start);
+        assert_eq!(cadence.due(), Some(start + RETRY));
+        cadence.hold(start + 3000 * MS);
+        assert_eq!(cadence.due(), Some(start + 3000 * MS + COURTESY));
+        cadence.hold(start);
+        assert_eq!(
+            cadence.due(),
+            Some(start + 3000 * MS + COURTESY),
+            "never sooner"
+        );
+    }
+}

@@ -1,0 +1,255 @@
+//! The calls of Arrow Flight, for one connection.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow_flight::flight_service_server::FlightService as Flight;
+use arrow_flight::{
+    Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightInfo,
+    HandshakeRequest, HandshakeResponse, PollInfo, PutResult, Result as ActionResult, SchemaResult,
+    Ticket,
+};
+use futures::{Stream, stream};
+use serde::Deserialize;
+use sherwood_shared::transaction::Answer;
+use tokio::sync::oneshot;
+use tonic::{Request as Call, Response, Status, Streaming};
+
+use super::action;
+use super::body::busy;
+use super::exchange::Exchange;
+use super::limits::{JSON_FACTOR, REQUEST_OVERHEAD};
+use super::peer::{Peer, check_read};
+use super::quota::Held;
+use super::server::Shared;
+use crate::engine::{Bulk, Request, Submission};
+
+pub(super) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// One connection's calls.
+#[derive(Clone)]
+pub(super) struct FlightService {
+    pub(super) shared: Arc<Shared>,
+    pub(super) peer: Arc<Peer>,
+}
+
+impl FlightService {
+    pub(super) fn new(shared: Arc<Shared>, peer: Arc<Peer>) -> Self {
+        Self { shared, peer }
+    }
+
+    pub(super) fn check_write(&self) -> Result<(), Status> {
+        self.shared.access().check_write(&self.peer)
+    }
+
+    pub(super) fn check_read(&self) -> Result<(), Status> {
+        check_read(&self.peer, &self.shared.snapshot)
+    }
+
+    /// Charges the work on a JSON request of so many bytes.
+    pub(super) fn charge_json(&self, bytes: usize) -> Option<Held> {
+        let amount = bytes
+            .saturating_mul(JSON_FACTOR)
+            .saturating_add(REQUEST_OVERHEAD);
+        self.shared.bytes.take(self.peer.uid, amount)
+    }
+
+    /// Hands a request to the engine. Its charge is given back with the answer.
+    pub(super) fn submit(&self, request: Request, held: Held) -> Waiting {
+        let id = id_of(&request).map(str::to_owned);
+        let (sender, receiver) = oneshot::channel();
+        let reply = Box::new(move |answer| {
+            drop(held);
+            let _the_client_has_gone = sender.send(answer);
+        });
+        (self.shared.submit)(Submission { request, reply });
+        Waiting { id, receiver }
+    }
+
+    async fn act(&self, action: &Action) -> Result<Answer, Status> {
+        self.check_write()?;
+        let held = self
+            .charge_json(action.body.len())
+            .ok_or_else(|| busy(action.body.len()))?;
+        let request = match action::parse(&action.r#type, &action.body, &self.shared.limits) {
+            Ok(request) => request,
+            Err(answer) => return Ok(answer),
+        };
+        Ok(self
+            .submit(request, held)
+            .within(self.shared.limits.answer)
+            .await)
+    }
+
+    async fn outcome(&self, body: &[u8]) -> Result<Answer, Status> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Body {
+            id: String,
+        }
+        self.check_write()?;
+        let Body { id } = from_json(body)?;
+        let (sender, receiver) = oneshot::channel();
+        let reply = Box::new(move |answer| {
+            let _the_client_has_gone = sender.send(answer);
+        });
+        (self.shared.outcome)(&id, reply);
+        let waiting = Waiting {
+            id: Some(id),
+            receiver,
+        };
+        Ok(waiting.within(self.shared.limits.answer).await)
+    }
+}
+
+/// A body that is not of its action's form.
+pub(super) fn from_json<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Status> {
+    serde_json::from_slice(body).map_err(|error| {
+        Status::invalid_argument(format!("the body is not as it should be: {error}"))
+    })
+}
+
+fn id_of(request: &Request) -> Option<&str> {
+    match request {
+        Request::Transaction(transaction) => transaction.id.as_deref(),
+        Request::Domain { id, .. } | Request::Bulk(Bulk { id, .. }) => id.as_deref(),
+    }
+}
+
+/// An answer that the engine owes.
+pub(super) struct Waiting {
+    pub(super) id: Option<String>,
+    pub(super) receiver: oneshot::Receiver<Answer>,
+}
+
+impl Waiting {
+    async fn within(self, most: Duration) -> Answer {
+        match tokio::time::timeout(most, self.receiver).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => no_answer(self.id),
+            Err(_) => Answer::unknown(
+                self.id,
+                format!(
+                    "no answer within {} s; ask again with the same id",
+                    most.as_secs()
+                ),
+            ),
+        }
+    }
+}
+
+/// The engine dropped the request.
+pub(super) fn no_answer(id: Option<String>) -> Answer {
+    Answer::unknown(
+        id,
+        "the daemon is stopping; ask the next one with the same id",
+    )
+}
+
+fn one<T: Send + 'static>(item: T) -> Response<Answers<T>> {
+    Response::new(Box::pin(stream::once(async move { Ok(item) })))
+}
+
+fn none_such(what: &str) -> Status {
+    Status::unimplemented(what)
+}
+
+#[tonic::async_trait]
+impl Flight for FlightService {
+    type HandshakeStream = Answers<HandshakeResponse>;
+    type ListFlightsStream = Answers<FlightInfo>;
+    type DoGetStream = Answers<FlightData>;
+    type DoPutStream = Answers<PutResult>;
+    type DoActionStream = Answers<ActionResult>;
+    type ListActionsStream = Answers<ActionType>;
+    type DoExchangeStream = Answers<FlightData>;
+
+    async fn handshake(
+        &self,
+        _: Call<Streaming<HandshakeRequest>>,
+    ) -> Result<Response<Self::HandshakeStream>, Status> {
+        Err(none_such(
+            "there is no handshake: the kernel says who you are",
+        ))
+    }
+
+    async fn list_flights(
+        &self,
+        _: Call<Criteria>,
+    ) -> Result<Response<Self::ListFlightsStream>, Status> {
+        Err(none_such("not yet"))
+    }
+
+    async fn get_flight_info(
+        &self,
+        _: Call<FlightDescriptor>,
+    ) -> Result<Response<FlightInfo>, Status> {
+        Err(none_such("not yet"))
+    }
+
+    async fn poll_flight_info(
+        &self,
+        _: Call<FlightDescriptor>,
+    ) -> Result<Response<PollInfo>, Status> {
+        Err(none_such(
+            "nothing here takes long enough to be polled; use GetFlightInfo",
+        ))
+    }
+
+    async fn get_schema(
+        &self,
+        _: Call<FlightDescriptor>,
+    ) -> Result<Response<SchemaResult>, Status> {
+        Err(none_such("not yet"))
+    }
+
+    async fn do_get(&self, _: Call<Ticket>) -> Result<Response<Self::DoGetStream>, Status> {
+        Err(none_such("not yet"))
+    }
+
+    async fn do_put(
+        &self,
+        _: Call<Streaming<FlightData>>,
+    ) -> Result<Response<Self::DoPutStream>, Status> {
+        Err(none_such("not yet"))
+    }
+
+    async fn do_action(
+        &self,
+        call: Call<Action>,
+    ) -> Result<Response<Self::DoActionStream>, Status> {
+        let action = call.into_inner();
+        let body = match action.r#type.as_str() {
+            name if action::is_write(name) => self.act(&action).await?.to_json(),
+            "outcome" => self.outcome(&action.body).await?.to_json(),
+            "status" => {
+                self.check_read()?;
+                (self.shared.status)().to_string()
+            }
+            name => {
+                return Err(none_such(&format!(
+                    "there is no action {name:?}; ListActions tells which there are"
+                )));
+            }
+        };
+        Ok(one(ActionResult { body: body.into() }))
+    }
+
+    async fn list_actions(
+        &self,
+        _: Call<Empty>,
+    ) -> Result<Response<Self::ListActionsStream>, Status> {
+        let actions = action::list().into_iter().map(Ok);
+        Ok(Response::new(Box::pin(stream::iter(actions))))
+    }
+
+    async fn do_exchange(
+        &self,
+        call: Call<Streaming<FlightData>>,
+    ) -> Result<Response<Self::DoExchangeStream>, Status> {
+        self.check_write()?;
+        let exchange = Exchange::new(self.clone(), call.into_inner());
+        Ok(Response::new(Box::pin(exchange)))
+    }
+}
