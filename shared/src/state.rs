@@ -104,6 +104,45 @@ impl State {
     }
 }
 
+/// Some rows of a table, with some of its columns, made to fit a state that has `columns`, and sorted by their key.
+///
+/// Columns keep the order of `columns`. A column may have another type that holds the same values, as in
+/// [`State::new`]; one that `columns` lacks is carried through as it is. Struct fields that the rows lack are made
+/// null if `columns` has them.
+///
+/// # Errors
+///
+/// The first thing that is wrong, with its column and row: a null or repeated key among them.
+pub fn fit(
+    table: TableId,
+    rows: &RecordBatch,
+    columns: &Fields,
+) -> Result<RecordBatch, StateError> {
+    let len = rows.num_rows();
+    if i32::try_from(len).is_err() {
+        return Err(StateError::TooLarge {
+            column: table.name().to_owned(),
+        });
+    }
+    let schema = rows.schema();
+    let given: Fields = columns
+        .iter()
+        .filter(|field| schema.fields().find(field.name()).is_some())
+        .cloned()
+        .collect();
+    let key = given.find(table.key()).map(|(key, _)| key);
+    let key = key.ok_or(StateError::NoKeyColumn { table })?;
+    let (fields, columns) =
+        conform_fields(&given, schema.fields(), rows.columns(), len, table.name())
+            .map_err(|misfit| located(misfit, |row| name_of(table, rows, row)))?;
+    let keys = columns[key].as_string_opt::<i32>();
+    let columns = match order(table, keys.ok_or(StateError::NoKeyColumn { table })?)? {
+        Order::Sorted => columns,
+        Order::Take(by_key) => reorder(columns, &by_key, &fields, table)?,
+    };
+    Ok(batch(fields, columns, len))
+}
+
 fn check_cluster(cluster: &RecordBatch) -> Result<RecordBatch, StateError> {
     if cluster.num_rows() != 1 {
         return Err(StateError::NotOneRow {

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use sherwood_client::Snapshot;
 use sherwood_store::{Effects, Entry, Outcome};
 
+use crate::publish::{PublishError, Publisher, Staged};
+
 /// The publishing end: a change is staged, and then committed or abandoned.
 pub trait Stage {
     /// A change that is written and that nobody sees yet.
@@ -25,6 +27,30 @@ pub trait Stage {
     fn snapshot(&mut self) -> Snapshot;
     /// The published generation.
     fn generation(&self) -> u64;
+}
+
+impl Stage for Publisher {
+    type Staged = Staged;
+    type Error = PublishError;
+
+    fn stage(&mut self, effects: &Effects) -> Result<Option<Staged>, PublishError> {
+        self.stage(effects)
+    }
+    fn staged_generation(&self, staged: &Staged) -> u64 {
+        staged.generation()
+    }
+    fn commit(&mut self, staged: Staged) {
+        self.commit(staged);
+    }
+    fn abandon(&mut self, staged: Staged) {
+        self.abandon(staged);
+    }
+    fn snapshot(&mut self) -> Snapshot {
+        self.snapshot().clone()
+    }
+    fn generation(&self) -> u64 {
+        self.generation()
+    }
 }
 
 /// The durable end.

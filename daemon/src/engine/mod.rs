@@ -203,7 +203,7 @@ impl<P: Stage, J: Journal, R: Remember> Engine<P, J, R> {
                 );
             }
         };
-        match self.write(&piece, &checked, now_ms) {
+        match self.write(&piece, &mut checked, now_ms) {
             Ok(written) => {
                 *entries += u64::from(written.is_logged);
                 let generation = written.generation;
@@ -274,7 +274,7 @@ impl<P: Stage, J: Journal, R: Remember> Engine<P, J, R> {
             judged,
             effects: Effects::default(),
         };
-        let written = self.write(&piece, &checked, now_ms);
+        let written = self.write(&piece, &mut checked, now_ms);
         let generation = self.publisher.generation();
         match written {
             Ok(written) => *entries += u64::from(written.is_logged),
@@ -359,35 +359,37 @@ impl<P: Stage, J: Journal, R: Remember> Engine<P, J, R> {
         Ok(Checked { judged, effects })
     }
 
-    /// 2 to 4: stages, logs and commits.
+    /// 2 to 4: stages, logs and commits. Takes the effects.
     fn write(
         &mut self,
         piece: &[Submission],
-        checked: &Checked,
+        checked: &mut Checked,
         now_ms: i64,
     ) -> Result<Written, Failed> {
-        let staged = match checked.effects.is_empty() {
+        let mut entry = Entry {
+            sequence: self.journal.next_sequence(),
+            generation: 0,
+            committed_at_ms: now_ms,
+            effects: std::mem::take(&mut checked.effects),
+            outcomes: Vec::new(),
+        };
+        let staged = match entry.effects.is_empty() {
             true => None,
-            false => self.publisher.stage(&checked.effects).map_err(|error| {
+            false => self.publisher.stage(&entry.effects).map_err(|error| {
                 Failed::Guilty(Refusal::Publish {
                     reason: chain(&error),
                 })
             })?,
         };
-        let generation = match &staged {
-            Some(staged) => self.publisher.staged_generation(staged),
-            None => self.publisher.generation(),
-        };
-        let entry = Entry {
-            sequence: self.journal.next_sequence(),
-            generation,
-            committed_at_ms: now_ms,
-            effects: match &staged {
-                Some(_) => checked.effects.clone(),
-                None => Effects::default(),
-            },
-            outcomes: outcomes(piece, &checked.judged, generation),
-        };
+        match &staged {
+            Some(staged) => entry.generation = self.publisher.staged_generation(staged),
+            None => {
+                entry.generation = self.publisher.generation();
+                entry.effects = Effects::default();
+            }
+        }
+        let generation = entry.generation;
+        entry.outcomes = outcomes(piece, &checked.judged, generation);
         let is_logged = staged.is_some() || !entry.outcomes.is_empty();
         if is_logged && let Err(error) = self.journal.append(&entry) {
             if let Some(staged) = staged {

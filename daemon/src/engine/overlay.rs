@@ -233,6 +233,11 @@ impl<'a> Overlay<'a> {
         &self.cluster
     }
 
+    /// The cluster's row as the snapshot has it.
+    pub(super) fn base_of_cluster(&self) -> &'a RecordBatch {
+        self.cluster_row
+    }
+
     /// The cluster's row, to change it.
     pub(super) fn edit_cluster(&mut self) -> &mut Draft<'a> {
         self.cluster_before

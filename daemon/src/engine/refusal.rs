@@ -69,6 +69,30 @@ pub enum Refusal {
         /// The column's path.
         column: String,
     },
+    /// Rows in Arrow form with a column that neither the schema nor the table has.
+    #[error("there is no column {column} in {table}")]
+    NoSuchColumn {
+        /// The table.
+        table: &'static str,
+        /// The column's path.
+        column: String,
+    },
+    /// Rows in Arrow form that have only a key, to patch with.
+    #[error("the patch of {table} has no column besides the key")]
+    OnlyKeys {
+        /// The table.
+        table: &'static str,
+    },
+    /// Rows in Arrow form of which some are not there.
+    #[error("there is no row {key:?} in {table}, nor {others} other(s) of these rows")]
+    NoRows {
+        /// The table.
+        table: &'static str,
+        /// The first of them.
+        key: String,
+        /// How many more.
+        others: usize,
+    },
     /// A value that its column cannot hold.
     #[error("{table} {key:?}, column {column}: {value} is not {expected}")]
     Value {

@@ -1,13 +1,10 @@
 //! Ends that live in memory, and fail when they are told to.
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
-use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, RecordBatch, StringArray};
-use arrow_select::concat::concat_batches;
 use arrow_select::interleave::interleave;
 use serde_json::{Value, json};
 use sherwood_client::Snapshot;
@@ -40,7 +37,11 @@ impl Stage for Heap {
         if (self.fails)(effects) {
             return Err(NotStaged);
         }
-        Ok(Some(apply(&self.state, effects)))
+        let next = apply(&self.state, effects);
+        let mut stored = self.state.clone();
+        sherwood_store::apply(effects, &mut stored).expect("effects that fit");
+        assert_eq!(stored, next, "the store applies {effects:?} otherwise");
+        Ok(Some(next))
     }
     fn staged_generation(&self, _: &State) -> u64 {
         self.generation + 1
@@ -213,6 +214,30 @@ pub(super) fn engine_at(state: State, now_ms: i64) -> TestEngine {
     engine
 }
 
+/// A state whose tasks have a column and a field of a struct that others brought.
+pub(super) fn with_strange_columns() -> State {
+    use arrow_schema::{DataType, Field, Fields, Schema};
+    let mut state = State::empty("c");
+    let tasks = state.tables[TableId::Tasks as usize].schema();
+    let mut fields: Vec<Field> = tasks
+        .fields()
+        .iter()
+        .map(|field| field.as_ref().clone())
+        .collect();
+    let resources = fields
+        .iter_mut()
+        .find(|field| field.name() == "resources")
+        .expect("resources");
+    if let DataType::Struct(old) = resources.data_type().clone() {
+        let strange = Arc::new(Field::new("x_quota", DataType::Int64, true));
+        let all: Fields = old.iter().cloned().chain([strange]).collect();
+        resources.set_data_type(DataType::Struct(all));
+    }
+    fields.push(Field::new("x_note", DataType::Utf8, true));
+    state.tables[TableId::Tasks as usize] = RecordBatch::new_empty(Arc::new(Schema::new(fields)));
+    state
+}
+
 pub(super) fn transaction(text: &Value) -> Request {
     Request::Transaction(
         Transaction::from_json(text.to_string().as_bytes()).expect("a transaction"),
@@ -289,8 +314,8 @@ fn json_value(array: &arrow_array::ArrayRef, row: usize) -> Value {
         DataType::Utf8 => json!(array.as_string::<i32>().value(row)),
         DataType::Int32 => json!(array.as_primitive::<Int32Type>().value(row)),
         DataType::Int64 => json!(array.as_primitive::<Int64Type>().value(row)),
-        DataType::Float32 => json!(array.as_primitive::<Float32Type>().value(row)),
-        DataType::Float64 => json!(array.as_primitive::<Float64Type>().value(row)),
+        DataType::Float32 => number(array.as_primitive::<Float32Type>().value(row).into()),
+        DataType::Float64 => number(array.as_primitive::<Float64Type>().value(row)),
         DataType::Boolean => json!(array.as_boolean().value(row)),
         DataType::Timestamp(..) => {
             json!(array.as_primitive::<TimestampMillisecondType>().value(row))
@@ -311,5 +336,11 @@ fn json_value(array: &arrow_array::ArrayRef, row: usize) -> Value {
     }
 }
 
-#[allow(unused_imports)]
-use {Rc as _, RefCell as _, concat_batches as _};
+/// Whole numbers as integers: JSON writes them so.
+fn number(float: f64) -> Value {
+    let whole = format!("{float:.0}").parse::<i64>().ok();
+    match whole.filter(|_| float.fract() == 0.0) {
+        Some(whole) => json!(whole),
+        None => json!(float),
+    }
+}

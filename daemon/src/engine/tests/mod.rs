@@ -2,3 +2,4 @@
 
 mod doubles;
 mod first;
+mod model;
