@@ -170,7 +170,10 @@ impl Body for Counted {
             Some(Err(error)) => Poll::Ready(Some(Err(Status::cancelled(format!(
                 "the call was broken off: {error}"
             ))))),
-            None => Poll::Ready(None),
+            None => {
+                self.held = None;
+                Poll::Ready(None)
+            }
         }
     }
 

@@ -21,7 +21,7 @@ use serde_json::Value;
 use sherwood_shared::transaction::Answer;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::runtime::Runtime;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tower::Service as _;
 use tracing::{debug, warn};
@@ -35,6 +35,7 @@ use super::peer::{Access, Peer};
 use super::quota::Quota;
 use super::service::FlightService;
 use super::socket::{self, SocketError};
+use super::watch::{Announced, ChangeSource, readers};
 use crate::engine::Submission;
 
 /// Threads that serve connections. They only move bytes: the engine has its own.
@@ -65,6 +66,10 @@ pub struct Options {
     pub outcome: AskOutcome,
     /// What the daemon says of itself.
     pub status: Box<dyn Fn() -> Value + Send + Sync>,
+    /// Where watchers read changes; `None`: nowhere.
+    pub changes: Option<Arc<dyn ChangeSource>>,
+    /// Which of them are durable and visible. The sender's end ends all watches.
+    pub announced: watch::Receiver<Announced>,
 }
 
 /// Why there is no server.
@@ -89,6 +94,10 @@ pub(super) struct Shared {
     pub(super) outcome: AskOutcome,
     pub(super) status: Box<dyn Fn() -> Value + Send + Sync>,
     pub(super) submit: Submit,
+    pub(super) changes: Option<Arc<dyn ChangeSource>>,
+    pub(super) announced: watch::Receiver<Announced>,
+    pub(super) watches: Arc<Quota>,
+    pub(super) log_readers: Arc<Semaphore>,
     /// True: stop.
     pub(super) stop: watch::Receiver<bool>,
 }
@@ -140,7 +149,11 @@ pub fn serve(
         access: RwLock::new(Arc::new(options.access)),
         bytes: Quota::new(options.limits.request_bytes),
         connections: Quota::new(options.limits.connections),
+        watches: Quota::new(options.limits.watches),
+        log_readers: readers(),
         limits: options.limits,
+        changes: options.changes,
+        announced: options.announced,
         outcome: options.outcome,
         status: options.status,
         submit: Box::new(submit),

@@ -10,11 +10,11 @@ use futures::StreamExt;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use sherwood_daemon::engine::{Bulk, Request, Submission};
-use sherwood_daemon::flight::{Access, Limits, Options, Running, serve};
+use sherwood_daemon::flight::{Access, Announced, Limits, Options, Running, serve};
 use sherwood_shared::transaction::Answer;
 use tempfile::TempDir;
 use tokio::net::UnixStream;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Status, Streaming};
@@ -77,6 +77,8 @@ pub fn options(dir: &Path) -> Options {
             reply(Answer::unknown(Some(id.to_owned()), "not remembered"))
         }),
         status: Box::new(|| json!({"good": true})),
+        changes: None,
+        announced: watch::channel(Announced::default()).1,
     }
 }
 
