@@ -31,7 +31,7 @@ pub use action::{parse, parse_message};
 pub use limits::Limits;
 pub use peer::Access;
 pub use put::{Command, parse_command};
-pub use server::{Options, Running, ServeError, serve};
+pub use server::{Load, Options, Running, ServeError, serve};
 pub use socket::SocketError;
 pub use watch::{Announced, ChangeError, ChangeSource, Changes, Wish};
 

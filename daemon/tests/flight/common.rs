@@ -54,6 +54,17 @@ impl Engine {
         reply(Answer::done(id, number));
     }
 
+    /// How many are not answered yet.
+    pub fn kept(&self) -> usize {
+        self.kept.lock().unwrap().len()
+    }
+
+    /// Answers the oldest of those.
+    pub fn release(&self, generation: u64) {
+        let Submission { reply, .. } = self.kept.lock().unwrap().remove(0);
+        reply(Answer::done(None, generation));
+    }
+
     pub fn seen(&self) -> usize {
         self.seen.lock().unwrap().len()
     }
@@ -167,8 +178,9 @@ impl Exchange {
         })
     }
 
+    /// Sends a request, if the call has not ended.
     pub fn ask(&self, body: impl Into<bytes::Bytes>) {
-        self.send.as_ref().unwrap().send(message(body)).unwrap();
+        let _ended = self.send.as_ref().unwrap().send(message(body));
     }
 
     pub async fn answer(&mut self) -> Option<Result<Value, Status>> {
@@ -186,4 +198,11 @@ pub fn block_on<T>(work: impl Future<Output = T>) -> T {
     let done = runtime.block_on(work);
     runtime.shutdown_timeout(Duration::ZERO);
     done
+}
+
+/// Until something that has to come is there. Endless if it does not come: the test's runner ends it.
+pub async fn wait_for(mut is_there: impl FnMut() -> bool) {
+    while !is_there() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
 }
