@@ -15,7 +15,7 @@
 //! | [`served`] | a cluster being served, and the order of a start |
 //! | [`service`] | the loop that joins them |
 //! | [`ends`] | where states come from and go, as a trait |
-//! | [`engine`] | what is asked of the writer |
+//! | [`engine`] | the one writer: judging, logging, publishing and answering transactions |
 //! | [`flight`] | the way in: Arrow Flight on a Unix socket |
 //! | [`publish`] | the snapshot file's writer |
 //! | [`log`] | log lines |
@@ -25,12 +25,10 @@
 
 mod cadence;
 pub mod config;
-pub mod durable;
 pub mod ends;
 pub mod engine;
 pub mod flight;
 pub mod generation;
-pub mod lock;
 pub mod log;
 pub mod metadata;
 pub mod observe;
@@ -43,3 +41,4 @@ mod systemd;
 pub mod watch;
 
 pub use run::run;
+pub use sherwood_store::{durable, lock};

@@ -1,6 +1,10 @@
 //! Makes a cluster's state durable: the log, the checkpoints, and how a state comes back from them.
 //!
 //! - [`entry`]: what one commit changes and decides, the unit of the log;
+//! - [`checkpoint`]: the state as Parquet files, private ones and the public one;
+//! - [`lock`], [`durable`]: one daemon for a state directory, and small files that a crash leaves whole;
+//! - [`mod@apply`]: what that does to rows;
+//! - [`merge`]: foreign states, three-way;
 //! - the log and the checkpoints: bytes in docs/format.md, rules in docs/design.md.
 //!
 //! Knows nothing of sockets, snapshots' writers or services: the daemon's engine drives it, and
@@ -8,6 +12,12 @@
 
 #![forbid(unsafe_code)]
 
+pub mod apply;
+pub mod checkpoint;
+pub mod durable;
 pub mod entry;
+pub mod lock;
+pub mod merge;
 
+pub use apply::{ApplyError, Changes, Fold, apply, merge_rows};
 pub use entry::{Effects, Entry, Outcome, TableEffects, Verdict};

@@ -8,8 +8,9 @@ use std::time::Duration;
 use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use arrow_schema::{Field, Schema};
 use sherwood_client::Reader;
-use sherwood_daemon::publish::{Options, PublishError, Publisher, RowChanges};
+use sherwood_daemon::publish::{Options, PublishError, Publisher};
 use sherwood_shared::state::State;
+use sherwood_store::Effects;
 use sherwood_tests::rows::{Model, check, content, state};
 
 fn options(run_dir: &Path) -> Options {
@@ -116,9 +117,10 @@ fn deleting_from_an_empty_table_publishes_nothing() {
     let run_dir = tempfile::tempdir().expect("a directory");
     let mut publisher =
         Publisher::start(options(run_dir.path()), &state(&Model::new()), 1).expect("starts");
-    let mut rows: [RowChanges; 3] = Default::default();
-    rows[2].delete = vec!["cid-none".to_owned()];
-    assert_eq!(publisher.publish_rows(None, &rows).expect("looks"), None);
+    let mut effects = Effects::default();
+    effects.tables[2].delete = vec!["cid-none".to_owned()];
+    assert!(publisher.stage(&effects).expect("looks").is_none());
+    assert_eq!(publisher.generation(), 1);
 }
 
 /// On a file system that ends at 3.4 times the state: one-row changes go on for ever, and a
@@ -159,12 +161,14 @@ fn churn(run_dir: &Path) {
     for version in 2..3000_i64 {
         let key = format!("cid-{:06}", (version * 7919) % 4000);
         model.insert(key.clone(), version);
-        let mut rows: [RowChanges; 3] = Default::default();
-        rows[2].put = Some(content(&Model::from([(key, version)])));
-        let cluster = state(&model).cluster;
-        publisher
-            .publish_rows(Some(cluster), &rows)
-            .unwrap_or_else(|error| panic!("version {version}: {error:?} {:?}", publisher.usage()));
+        let mut effects = Effects::default();
+        effects.tables[2].upserts = vec![content(&Model::from([(key, version)]))];
+        effects.cluster = Some(state(&model).cluster);
+        let staged = publisher
+            .stage(&effects)
+            .unwrap_or_else(|error| panic!("version {version}: {error:?} {:?}", publisher.usage()))
+            .expect("a change");
+        publisher.commit(staged);
         handle.latest();
         if version % 500 == 0 {
             let _ = publisher.housekeep(); // off the hot path; may find no room to spare

@@ -32,7 +32,7 @@ pub fn ask(setting: &Setting, say: Say<'_>) -> Result<(), Failure> {
             let rows = sample.patch([draw.below(rows)], i64::try_from(publishes)?)?;
             written += published
                 .publisher
-                .publish_rows(None, &rows)?
+                .publish_effects(&rows)?
                 .ok_or("the publisher saw no change")?
                 .bytes_written;
             handle.refresh()?;

@@ -43,7 +43,7 @@ pub fn ask(setting: &Setting, say: Say<'_>) -> Result<(), Failure> {
             each(BUDGET, 5_000, || {
                 writes += 1;
                 let rows = sample.patch([draw.below(rows)], writes)?;
-                let (took, done) = timed(|| published.publisher.publish_rows(None, &rows));
+                let (took, done) = timed(|| published.publisher.publish_effects(&rows));
                 published.publisher.housekeep()?;
                 last = done?;
                 last.ok_or("the publisher saw no change")?;

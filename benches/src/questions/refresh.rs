@@ -90,7 +90,7 @@ fn refresh(
             let rows = sample.patch(changes.iter().copied(), writes)?;
             published
                 .publisher
-                .publish_rows(None, &rows)?
+                .publish_effects(&rows)?
                 .ok_or("the publisher saw no change")?;
             published.publisher.housekeep()?;
             Ok::<_, Failure>(())

@@ -83,7 +83,7 @@ fn wakes(setting: &Setting, gap: Duration) -> Result<(Vec<f64>, Vec<f64>), Failu
         let call = monotonic_nanos();
         let done = published
             .publisher
-            .publish_rows(None, &rows)?
+            .publish_effects(&rows)?
             .ok_or("the publisher saw no change")?;
         let back = monotonic_nanos();
         published.publisher.housekeep()?;

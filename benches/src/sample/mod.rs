@@ -13,9 +13,9 @@ use arrow_array::{
 };
 use arrow_schema::DataType;
 use arrow_select::concat::concat_batches;
-use sherwood_daemon::publish::RowChanges;
 use sherwood_shared::schema::TableId;
 use sherwood_shared::state::State;
+use sherwood_store::Effects;
 
 use crate::Failure;
 
@@ -124,7 +124,7 @@ impl Sample {
         &mut self,
         rows: impl IntoIterator<Item = u64>,
         value: i64,
-    ) -> Result<[RowChanges; 3], Failure> {
+    ) -> Result<Effects, Failure> {
         let batch = &self.state.tables[self.table as usize];
         let mut patched = Vec::new();
         for row in rows {
@@ -134,9 +134,10 @@ impl Sample {
             columns[self.column] = self.column_of([BEGIN + value]);
             patched.push(RecordBatch::try_new(batch.schema(), columns)?);
         }
-        let mut changes: [RowChanges; 3] = Default::default();
-        changes[self.table as usize].put = Some(concat_batches(batch.schema_ref(), &patched)?);
-        Ok(changes)
+        let mut effects = Effects::default();
+        let rows = concat_batches(batch.schema_ref(), &patched)?;
+        effects.tables[self.table as usize].upserts = vec![rows];
+        Ok(effects)
     }
 
     /// Values as an array of the type of the column that changes.

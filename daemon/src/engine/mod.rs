@@ -1,5 +1,487 @@
-//! The engine's side of the way in: what is asked of the one writer.
+//! The one writer: judges transactions, makes them durable, publishes them, answers.
+//!
+//! [`Engine::commit`] takes a *group* of requests and commits them as one: one entry of the log, one sync, one
+//! generation. What each request means is docs/transactions.md; here is the order:
+//!
+//! 1. check: each against the snapshot and what those before it in the group do ([`overlay`]);
+//! 2. stage: everything of the next generation is written, but nobody sees it;
+//! 3. log: one entry with the net effects and the outcomes, synced;
+//! 4. commit: the generation becomes visible;
+//! 5. answer.
+//!
+//! - **N1** *Durable, then visible, then acknowledged.* A reader sees nothing that a crash could take back, and a
+//!   transaction that was answered with done is both.
+//! - **N2** *Whole or not at all.* A refused transaction leaves no trace in the group it came with.
+//! - **N3** *After it is logged nothing can fail*: what can is before, in 1 and 2.
+//! - **N4** *One bad transaction harms no other.* A group that cannot be staged or logged is halved until the guilty
+//!   one stands alone, and is refused by name.
+//! - **N5** *After a failed sync nobody knows.* The group's answers are unknown, nothing of it is published, and
+//!   the engine takes nothing more: only a new start, from what the log really holds, may go on.
+//! - **N6** *An id is judged once.* The same id gets the first answer, from the same group on.
+//!
+//! | module | idea |
+//! |---|---|
+//! | `refusal` | why not |
+//! | `layout`, `cell` | columns; a value out of JSON and into Arrow |
+//! | `overlay` | the state as the next transaction sees it |
+//! | `transact` | conditions, put, patch, delete |
+//! | `domain`, `pending` | tasks, nodes, content; which task waits longest |
+//! | `bulk` | many rows in Arrow form |
+//! | `ends` | the publisher and the log, as traits |
 
+mod bulk;
+mod cell;
+mod domain;
+mod ends;
+mod layout;
+mod overlay;
+mod pending;
+mod refusal;
 mod request;
+mod transact;
 
+#[cfg(test)]
+mod tests;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use sherwood_client::{ReadError, Snapshot};
+use sherwood_shared::transaction::Answer;
+use sherwood_store::{Effects, Entry, Outcome, Verdict};
+
+pub use ends::{BoxError, Clock, Journal, JournalError, Remember, Stage, wall_clock};
+pub use refusal::{MOST_ID_BYTES, MOST_KEY_BYTES, Refusal};
 pub use request::{Bulk, BulkMode, Request, Submission};
+
+use ends::chain;
+use overlay::{Layouts, Overlay};
+use pending::Pending;
+
+/// The one writer of a state.
+pub struct Engine<P, J, R> {
+    publisher: P,
+    journal: J,
+    outcomes: R,
+    clock: Clock,
+    layouts: Option<Layouts>,
+    /// Of the published state, once somebody claimed (P2).
+    pending: Option<Pending>,
+    /// N5.
+    is_broken: bool,
+}
+
+/// What a commit did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Committed {
+    /// The newest published generation.
+    pub generation: u64,
+    /// Entries that were logged, each with one sync.
+    pub entries: u64,
+}
+
+/// The log failed in a way that leaves open what it holds (N5): the daemon has to stop and start again.
+#[derive(Debug, thiserror::Error)]
+#[error("the log cannot be trusted any more: stop, and start again from what it holds")]
+pub struct Fatal {
+    /// What the log said; `None` if it was said before.
+    #[source]
+    pub source: Option<BoxError>,
+}
+
+/// What became of a request, before it is an answer.
+#[derive(Debug)]
+enum Judged {
+    /// To be done, with the task that a claim took.
+    Done { task: Option<String> },
+    /// Not.
+    Refused(Refusal),
+    /// Decided before (N6).
+    Before(Outcome),
+    /// As the request at this place of the group (N6).
+    As(usize),
+}
+
+/// A group, judged.
+struct Checked {
+    judged: Vec<Judged>,
+    effects: Effects,
+}
+
+/// Why a group is not committed. Nothing of it was.
+enum Failed {
+    /// A smaller group may do.
+    Guilty(Refusal),
+    /// Whatever the group is.
+    All(Refusal),
+    /// N5.
+    Broken(BoxError),
+}
+
+impl<P: Stage, J: Journal, R: Remember> Engine<P, J, R> {
+    /// An engine for a published state, whose entries so far are all in `journal`.
+    pub fn new(publisher: P, journal: J, outcomes: R, clock: Clock) -> Self {
+        Self {
+            publisher,
+            journal,
+            outcomes,
+            clock,
+            layouts: None,
+            pending: None,
+            is_broken: false,
+        }
+    }
+
+    /// The publishing end.
+    pub fn publisher(&mut self) -> &mut P {
+        &mut self.publisher
+    }
+
+    /// The log.
+    pub fn journal(&mut self) -> &mut J {
+        &mut self.journal
+    }
+
+    /// The remembered outcomes.
+    pub fn outcomes(&mut self) -> &mut R {
+        &mut self.outcomes
+    }
+
+    /// Commits a group and answers each request in it, in order. `None`: nothing had to be logged.
+    ///
+    /// A request that must stand alone or first ([`Request`]) cuts the group; each piece has its own entry,
+    /// generation and sync. **Durable and visible** is what was answered with done.
+    ///
+    /// # Errors
+    ///
+    /// [`Fatal`] after a failed sync (N5). All requests were answered: those it concerns with unknown, those before
+    /// as they were done, those after with a refusal.
+    pub fn commit(&mut self, group: Vec<Submission>) -> Result<Option<Committed>, Fatal> {
+        let mut queue = VecDeque::from(group);
+        let mut entries = 0;
+        let mut result = Ok(());
+        while let Some(first) = queue.pop_front() {
+            let mut piece = vec![first];
+            if !piece.iter().any(|first| first.request.stands_alone()) {
+                while let Some(next) = queue.pop_front_if(|next| next.request.may_follow()) {
+                    piece.push(next);
+                }
+            }
+            if let Err(fatal) = self.commit_piece(piece, &mut entries) {
+                result = result.and(Err(fatal));
+            }
+        }
+        result?;
+        Ok((entries > 0).then(|| Committed {
+            generation: self.publisher.generation(),
+            entries,
+        }))
+    }
+
+    fn commit_piece(&mut self, piece: Vec<Submission>, entries: &mut u64) -> Result<(), Fatal> {
+        if self.is_broken {
+            for submission in piece {
+                let id = submission.request.id().map(str::to_owned);
+                (submission.reply)(Answer::refused(id, None, Refusal::Stopped.to_string()));
+            }
+            return Err(Fatal { source: None });
+        }
+        let now_ms = (self.clock)();
+        let mut checked = match self.check(&piece, now_ms) {
+            Ok(checked) => checked,
+            Err(error) => {
+                // Nothing can be judged without the snapshot.
+                let reason = chain(&error);
+                self.pending = None;
+                return self.refuse(
+                    piece,
+                    |_| Refusal::Publish {
+                        reason: reason.clone(),
+                    },
+                    now_ms,
+                    entries,
+                );
+            }
+        };
+        match self.write(&piece, &checked, now_ms) {
+            Ok(written) => {
+                *entries += u64::from(written.is_logged);
+                let generation = written.generation;
+                answer(piece, &mut checked.judged, generation);
+                Ok(())
+            }
+            Err(failed) => {
+                // It describes what did not happen.
+                self.pending = None;
+                match failed {
+                    Failed::Guilty(_) if piece.len() > 1 => {
+                        let mut first = piece;
+                        let second = first.split_off(first.len() / 2);
+                        self.commit_piece(first, entries)?;
+                        self.commit_piece(second, entries)
+                    }
+                    Failed::Guilty(refusal) => {
+                        let mut refusal = Some(refusal);
+                        self.refuse(
+                            piece,
+                            |_| refusal.take().unwrap_or(Refusal::Stopped),
+                            now_ms,
+                            entries,
+                        )
+                    }
+                    Failed::All(refusal) => {
+                        let generation = self.publisher.generation();
+                        let reason = refusal.to_string();
+                        for submission in piece {
+                            let id = submission.request.id().map(str::to_owned);
+                            (submission.reply)(Answer::refused(
+                                id,
+                                Some(generation),
+                                reason.clone(),
+                            ));
+                        }
+                        Ok(())
+                    }
+                    Failed::Broken(source) => {
+                        self.is_broken = true;
+                        for submission in piece {
+                            let id = submission.request.id().map(str::to_owned);
+                            let reason =
+                                "the log failed while this was written: ask again with the same id";
+                            (submission.reply)(Answer::unknown(id, reason));
+                        }
+                        Err(Fatal {
+                            source: Some(source),
+                        })
+                    }
+                }
+            }
+        }
+    }
+
+    /// Refuses a whole piece, and remembers that as far as the log takes it.
+    fn refuse(
+        &mut self,
+        piece: Vec<Submission>,
+        mut why: impl FnMut(usize) -> Refusal,
+        now_ms: i64,
+        entries: &mut u64,
+    ) -> Result<(), Fatal> {
+        let judged = (0..piece.len())
+            .map(|at| Judged::Refused(why(at)))
+            .collect();
+        let mut checked = Checked {
+            judged,
+            effects: Effects::default(),
+        };
+        let written = self.write(&piece, &checked, now_ms);
+        let generation = self.publisher.generation();
+        match written {
+            Ok(written) => *entries += u64::from(written.is_logged),
+            // Refused all the same; only the id is not remembered.
+            Err(Failed::Guilty(_) | Failed::All(_)) => {}
+            Err(Failed::Broken(source)) => {
+                self.is_broken = true;
+                answer(piece, &mut checked.judged, generation);
+                return Err(Fatal {
+                    source: Some(source),
+                });
+            }
+        }
+        answer(piece, &mut checked.judged, generation);
+        Ok(())
+    }
+
+    /// 1: judges a piece.
+    fn check(&mut self, piece: &[Submission], now_ms: i64) -> Result<Checked, ReadError> {
+        let snapshot: Snapshot = self.publisher.snapshot();
+        let generation = self.publisher.generation();
+        let layouts = Layouts::of(&snapshot, self.layouts.as_ref())?;
+        let cluster = snapshot.cluster()?;
+        let mut judged: Vec<Judged> = Vec::with_capacity(piece.len());
+        let mut ids: HashMap<&str, usize> = HashMap::new();
+        let mut effects = Effects::default();
+        let mut overlay = Overlay::new(&snapshot, &cluster, &layouts, &mut self.pending, now_ms);
+        for (place, submission) in piece.iter().enumerate() {
+            if let Some(id) = submission.request.id() {
+                if let Some(first) = ids.get(id) {
+                    judged.push(Judged::As(*first));
+                    continue;
+                }
+                ids.insert(id, place);
+                if let Some(before) = self.outcomes.find(id) {
+                    judged.push(Judged::Before(before));
+                    continue;
+                }
+            }
+            overlay.begin();
+            let done = match submission.request.check() {
+                Err(refusal) => Err(refusal),
+                Ok(()) => match &submission.request {
+                    Request::Transaction(transaction) => {
+                        transact::transact(&mut overlay, generation, transaction).map(|()| None)
+                    }
+                    Request::Domain { op, .. } => domain::operate(&mut overlay, op),
+                    Request::Bulk(bulk) => bulk::effects(&mut overlay, bulk).map(|made| {
+                        effects = made;
+                        None
+                    }),
+                },
+            };
+            judged.push(match done {
+                Ok(task) => Judged::Done { task },
+                Err(refusal) => {
+                    overlay.rollback();
+                    Judged::Refused(refusal)
+                }
+            });
+        }
+        if effects.is_empty() {
+            match overlay.effects() {
+                Ok(made) => effects = made,
+                Err(source) => {
+                    // Values were checked one by one, so this is a fault of ours; the piece is refused, not the state harmed.
+                    tracing::error!(error = %source, "checked values do not make columns");
+                    let reason = source.to_string();
+                    for judged in &mut judged {
+                        if matches!(judged, Judged::Done { .. }) {
+                            *judged = Judged::Refused(Refusal::Publish {
+                                reason: reason.clone(),
+                            });
+                        }
+                    }
+                    drop(overlay);
+                    self.pending = None;
+                }
+            }
+        }
+        self.layouts = Some(layouts);
+        Ok(Checked { judged, effects })
+    }
+
+    /// 2 to 4: stages, logs and commits.
+    fn write(
+        &mut self,
+        piece: &[Submission],
+        checked: &Checked,
+        now_ms: i64,
+    ) -> Result<Written, Failed> {
+        let staged = match checked.effects.is_empty() {
+            true => None,
+            false => self.publisher.stage(&checked.effects).map_err(|error| {
+                Failed::Guilty(Refusal::Publish {
+                    reason: chain(&error),
+                })
+            })?,
+        };
+        let generation = match &staged {
+            Some(staged) => self.publisher.staged_generation(staged),
+            None => self.publisher.generation(),
+        };
+        let entry = Entry {
+            sequence: self.journal.next_sequence(),
+            generation,
+            committed_at_ms: now_ms,
+            effects: match &staged {
+                Some(_) => checked.effects.clone(),
+                None => Effects::default(),
+            },
+            outcomes: outcomes(piece, &checked.judged, generation),
+        };
+        let is_logged = staged.is_some() || !entry.outcomes.is_empty();
+        if is_logged && let Err(error) = self.journal.append(&entry) {
+            if let Some(staged) = staged {
+                self.publisher.abandon(staged);
+            }
+            return Err(match error {
+                JournalError::Full(source) => Failed::All(Refusal::Full {
+                    reason: chain(source.as_ref()),
+                }),
+                JournalError::Refused(source) => Failed::Guilty(Refusal::Log {
+                    reason: chain(source.as_ref()),
+                }),
+                JournalError::Broken(source) => Failed::Broken(source),
+            });
+        }
+        if let Some(staged) = staged {
+            self.publisher.commit(staged);
+        }
+        if !entry.outcomes.is_empty() {
+            self.outcomes.remember(&entry);
+        }
+        Ok(Written {
+            generation,
+            is_logged,
+        })
+    }
+}
+
+/// A piece that is durable and visible.
+struct Written {
+    generation: u64,
+    is_logged: bool,
+}
+
+/// What is to be remembered of a piece.
+fn outcomes(piece: &[Submission], judged: &[Judged], generation: u64) -> Vec<Outcome> {
+    let with_id = piece.iter().zip(judged).filter_map(|(submission, judged)| {
+        let id = submission.request.id()?;
+        let verdict = match judged {
+            Judged::Done { task } => Verdict::Done {
+                task: task.as_deref().map(Arc::from),
+            },
+            // An id that cannot be remembered is refused for that each time.
+            Judged::Refused(Refusal::Id { .. }) => return None,
+            Judged::Refused(refusal) => Verdict::Refused {
+                reason: refusal.to_string().into(),
+            },
+            Judged::Before(_) | Judged::As(_) => return None,
+        };
+        Some(Outcome {
+            id: id.into(),
+            verdict,
+            generation,
+        })
+    });
+    with_id.collect()
+}
+
+/// 5: answers a piece.
+fn answer(piece: Vec<Submission>, judged: &mut [Judged], generation: u64) {
+    for (place, submission) in piece.into_iter().enumerate() {
+        let id = submission.request.id().map(str::to_owned);
+        let found = match judged.get(place) {
+            Some(Judged::As(first)) => judged.get(*first),
+            found => found,
+        };
+        let answer = match found {
+            Some(Judged::Done { task }) => {
+                let mut answer = Answer::done(id, generation);
+                answer.task.clone_from(task);
+                answer
+            }
+            Some(Judged::Refused(refusal)) => {
+                Answer::refused(id, Some(generation), refusal.to_string())
+            }
+            Some(Judged::Before(outcome)) => remembered(outcome),
+            Some(Judged::As(_)) | None => Answer::unknown(id, "it was not judged"),
+        };
+        (submission.reply)(answer);
+    }
+}
+
+/// The answer to an id that was judged before (N6).
+#[must_use]
+pub fn remembered(outcome: &Outcome) -> Answer {
+    let id = Some(outcome.id.to_string());
+    match &outcome.verdict {
+        Verdict::Done { task } => {
+            let mut answer = Answer::done(id, outcome.generation);
+            answer.task = task.as_deref().map(str::to_owned);
+            answer
+        }
+        Verdict::Refused { reason } => {
+            Answer::refused(id, Some(outcome.generation), reason.as_ref())
+        }
+    }
+}

@@ -1,63 +1,96 @@
-//! What is asked of the engine, and how it answers.
+//! What is asked of the engine, and by whom it is to be answered.
 
 use arrow_array::RecordBatch;
 use sherwood_shared::schema::TableId;
-use sherwood_shared::transaction::{Answer, DomainOp, Transaction};
+use sherwood_shared::transaction::DomainOp;
+use sherwood_shared::transaction::{Answer, Condition, Transaction};
 
-/// One request: all of it is applied, or nothing.
-#[derive(Debug)]
+use super::refusal::{MOST_ID_BYTES, Refusal};
+
+/// One request: one transaction.
+#[derive(Clone, Debug)]
 pub enum Request {
-    /// Operations, with conditions.
+    /// Operations with conditions. One that names a generation is judged first of its group, against what is published.
     Transaction(Transaction),
     /// A domain operation.
     Domain {
-        /// The client's id for it.
+        /// Made by the client.
         id: Option<String>,
-        /// Which one.
+        /// Which.
         op: DomainOp,
     },
-    /// Many rows of one table.
+    /// Many rows. Committed as a group of its own.
     Bulk(Bulk),
 }
 
-/// Many rows of one table, as one transaction.
-#[derive(Debug)]
+/// Many rows of one table, in one transaction.
+#[derive(Clone, Debug)]
 pub struct Bulk {
-    /// The client's id for it.
+    /// Made by the client.
     pub id: Option<String>,
-    /// Whose rows.
+    /// Which table.
     pub table: TableId,
-    /// What happens with them.
+    /// What to do with the rows.
     pub mode: BulkMode,
-    /// The key column and, but for a delete, others. In any order; keys may repeat or be null:
-    /// the engine judges.
+    /// The key column, and for put and patch some of the table's columns. In any order, keys unique.
     pub rows: RecordBatch,
 }
 
-/// What happens with the rows of a [`Bulk`].
+/// What to do with many rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BulkMode {
-    /// Rows are made or replaced.
+    /// Make or replace them.
     Put,
-    /// Columns of rows that are there are set.
+    /// Set the given columns of rows that are there.
     Patch,
-    /// Rows that are there are deleted, by key.
+    /// Delete rows that are there. Columns besides the key are not looked at.
     Delete,
 }
 
-/// A request on its way to the engine.
+/// A request, and where its answer goes.
 pub struct Submission {
     /// What is asked.
     pub request: Request,
-    /// Called once, from the engine's thread; must not block. Dropped without a call: nobody knows.
+    /// Called once, when the outcome is known. Must not block: the next group waits for it.
     pub reply: Box<dyn FnOnce(Answer) + Send>,
 }
 
-impl std::fmt::Debug for Submission {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let mut shown = f.debug_struct("Submission");
-        shown
-            .field("request", &self.request)
-            .finish_non_exhaustive()
+impl Request {
+    /// The client's id.
+    #[must_use]
+    pub fn id(&self) -> Option<&str> {
+        match self {
+            Self::Transaction(transaction) => transaction.id.as_deref(),
+            Self::Domain { id, .. } => id.as_deref(),
+            Self::Bulk(bulk) => bulk.id.as_deref(),
+        }
+    }
+
+    /// Is it a group of its own?
+    pub(super) fn stands_alone(&self) -> bool {
+        matches!(self, Self::Bulk(_))
+    }
+
+    /// May others be before it in its group? Not if it names a generation: that is the published state's, not that of
+    /// a state that nobody saw.
+    pub(super) fn may_follow(&self) -> bool {
+        match self {
+            Self::Transaction(transaction) => {
+                let mut conditions = transaction.conditions.iter();
+                !conditions.any(|condition| matches!(condition, Condition::Generation(_)))
+            }
+            Self::Domain { .. } => true,
+            Self::Bulk(_) => false,
+        }
+    }
+
+    /// What can be said without the state.
+    pub(super) fn check(&self) -> Result<(), Refusal> {
+        match self.id() {
+            Some(id) if !(1..=MOST_ID_BYTES).contains(&id.len()) => {
+                Err(Refusal::Id { bytes: id.len() })
+            }
+            _ => Ok(()),
+        }
     }
 }

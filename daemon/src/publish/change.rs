@@ -17,16 +17,16 @@ use super::cut::{body_bytes, cut};
 
 /// A change of the state, ready to be published.
 #[derive(Clone, Debug, Default)]
-pub struct Change {
+pub(super) struct Change {
     /// The cluster's row, if it changed.
-    pub cluster: Option<RecordBatch>,
+    pub(super) cluster: Option<RecordBatch>,
     /// By [`TableId`].
-    pub tables: [TableChange; 3],
+    pub(super) tables: [TableChange; 3],
 }
 
 /// A change of one table.
 #[derive(Clone, Debug, Default)]
-pub enum TableChange {
+pub(super) enum TableChange {
     /// Nothing differs.
     #[default]
     Keep,
@@ -36,6 +36,8 @@ pub enum TableChange {
     Replace {
         /// The new schema.
         schema: SchemaRef,
+        /// All old chunks, by their number.
+        old: Range<usize>,
         /// All rows, in chunks, in key order.
         chunks: Vec<RecordBatch>,
     },
@@ -43,17 +45,17 @@ pub enum TableChange {
 
 /// Chunks that make place for others.
 #[derive(Clone, Debug)]
-pub struct Splice {
+pub(super) struct Splice {
     /// The old chunks, by their number in key order.
-    pub old: Range<usize>,
+    pub(super) old: Range<usize>,
     /// The new chunks. None empty.
-    pub new: Vec<RecordBatch>,
+    pub(super) new: Vec<RecordBatch>,
 }
 
 impl Change {
     /// Nothing at all?
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.cluster.is_none()
             && self
                 .tables
@@ -63,7 +65,7 @@ impl Change {
 
     /// Everything: what a new file begins with.
     pub(super) fn whole(next: &State, chunk_bytes: usize) -> Self {
-        let table = |id| replace(next.table(id), chunk_bytes);
+        let table = |id| replace(0..0, next.table(id), chunk_bytes);
         Self {
             cluster: Some(next.cluster.clone()),
             tables: TableId::ALL.map(table),
@@ -87,9 +89,10 @@ impl Change {
     }
 }
 
-fn replace(rows: &RecordBatch, chunk_bytes: usize) -> TableChange {
+fn replace(old: Range<usize>, rows: &RecordBatch, chunk_bytes: usize) -> TableChange {
     TableChange::Replace {
         schema: rows.schema(),
+        old,
         chunks: pieces(rows, chunk_bytes),
     }
 }
@@ -111,13 +114,13 @@ fn between(
         .column_by_name(id.key())
         .and_then(|keys| keys.as_string_opt::<i32>());
     let (Some(keys), true) = (keys, old.schema()? == next.schema()) else {
-        return Ok(replace(next, chunk_bytes));
+        return Ok(replace(0..old.chunk_count(), next, chunk_bytes));
     };
     if old.is_empty() {
         return Ok(if next.num_rows() == 0 {
             TableChange::Keep
         } else {
-            replace(next, chunk_bytes)
+            replace(0..0, next, chunk_bytes)
         });
     }
     let ranges = owned_ranges(old, keys, id)?;
@@ -177,7 +180,7 @@ fn owned_ranges(
 }
 
 /// The first row at or behind `from` whose key is not below `key`.
-pub(super) fn lower_bound(keys: &StringArray, from: usize, key: &str) -> usize {
+fn lower_bound(keys: &StringArray, from: usize, key: &str) -> usize {
     let (mut low, mut high) = (from, keys.len());
     while low < high {
         let middle = low + (high - low) / 2;

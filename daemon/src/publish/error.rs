@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use arrow_schema::ArrowError;
 use nix::libc;
 use sherwood_client::ReadError;
+use sherwood_store::ApplyError;
 use thiserror::Error;
 
 /// Why nothing was published. What was published before stays, whole.
@@ -48,7 +49,10 @@ pub enum PublishError {
         /// The most there may be.
         limit: u64,
     },
-    /// Rows to put or delete that do not fit their table.
+    /// Effects that do not fit the state.
+    #[error(transparent)]
+    Effects(#[from] ApplyError),
+    /// Rows of a table that cannot be put together.
     #[error("cannot change rows of table {table}")]
     Rows {
         /// The table.
@@ -56,6 +60,27 @@ pub enum PublishError {
         /// What does not fit.
         #[source]
         source: ArrowError,
+    },
+    /// A table would outgrow the document's form, and no checkpoint could ever hold it (W10).
+    #[error(
+        "{column} of table {table} would hold more than {limit} bytes, items or rows, which is all \
+         that the document's types can count: delete rows first"
+    )]
+    TooLarge {
+        /// The table.
+        table: &'static str,
+        /// The column, with its path if it is nested; the table's name if it has too many rows.
+        column: String,
+        /// The most that fits.
+        limit: u64,
+    },
+    /// A generation is staged (W9): nothing else can be written before it is committed or abandoned.
+    #[error(
+        "generation {generation} is staged: commit or abandon it before anything else is written"
+    )]
+    Staged {
+        /// The staged generation.
+        generation: u64,
     },
     /// An index, a footer or the root is larger than a region.
     #[error(

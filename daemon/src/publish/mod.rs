@@ -1,21 +1,25 @@
-//! The snapshot file's writer: rules W2 to W8 of docs/design.md.
+//! The snapshot file's writer: rules W2 to W10 of docs/design.md.
 //!
-//! A [`Publisher`] owns the file of one cluster. It takes whole states ([`Publisher::publish`])
-//! or changes in chunks ([`Publisher::publish_change`]), writes what changed into the
-//! unpublished tail of the file (`writer`, `space`), moves a little of what is in
-//! the way (`clean`) and stores the head. It reads its own snapshot through the client
-//! crate, like everybody else.
+//! A [`Publisher`] owns the file of one cluster. It takes effects ([`Publisher::stage`]) or whole
+//! states ([`Publisher::publish`]), writes what changed into the unpublished tail of the file
+//! (`writer`, `space`), moves a little of what is in the way (`clean`), and stores the head
+//! ([`Publisher::commit`]). It reads its own snapshot through the client crate, like everybody else.
 //!
 //! The caller holds the locks of W1 for as long as a publisher lives.
 
 mod change;
 mod clean;
 mod cut;
+mod edit;
+mod effects;
 mod error;
 mod file;
-mod rows;
 mod space;
+mod staged;
 mod tables;
+#[cfg(test)]
+mod tests;
+mod totals;
 mod waker;
 mod writer;
 
@@ -27,16 +31,20 @@ use sherwood_shared::file::FileId;
 use sherwood_shared::layout::{Constants, DATA_START};
 use sherwood_shared::schema::TableId;
 use sherwood_shared::state::State;
+use sherwood_store::Effects;
 
-pub use change::{Change, Splice, TableChange};
 pub use error::PublishError;
-pub use rows::RowChanges;
+pub use staged::Staged;
 
+use change::Change;
 use cut::body_bytes;
+use edit::Edit;
 use file::Aside;
 use space::Space;
+use staged::Pending;
+use tables::TableMap;
 use waker::Waker;
-use writer::Writer;
+use writer::{How, Writer, Written};
 
 /// Above this, chunks are twice as large and regions four times (F4, F7).
 const LARGE_STATE_BYTES: u64 = 1 << 30;
@@ -44,8 +52,9 @@ const MIDDLE_STATE_BYTES: u64 = 64 << 20;
 /// Free regions kept ready (W2): the two that chunks never take, and one that a publish
 /// may open. With fewer the file grows on the hot path each time a region is full.
 const SPARE_REGIONS: u64 = 3;
-/// Generations that a publish may spend on making room.
-const SQUEEZES: usize = 4;
+/// Generations that a publish may spend on making room, in its file or by a new one: fewer than
+/// are reserved for a call (G1).
+const EXTRA_GENERATIONS: usize = 5;
 /// Regions are at least this many times the largest row.
 const ROWS_PER_REGION: u64 = 4;
 
@@ -110,6 +119,8 @@ pub struct Publisher {
     /// Our own view, through the client crate. Follows each publish at once, so that
     /// it holds no region that was dropped.
     view: Handle,
+    /// W9.
+    pending: Option<Pending>,
 }
 
 impl Publisher {
@@ -118,11 +129,30 @@ impl Publisher {
     ///
     /// On an error what stood at the path stands there still.
     pub fn start(options: Options, state: &State, generation: u64) -> Result<Self, PublishError> {
+        let (region_bytes, chunk_bytes) = sizes(&options, state);
+        let change = Change::whole(state, chunk_bytes);
+        let limit = totals::LIMIT;
+        Self::begin(
+            options,
+            Edit::of(&change),
+            (region_bytes, chunk_bytes),
+            limit,
+            generation,
+        )
+    }
+
+    /// W8, with any content; `sizes` are those of regions and chunks.
+    fn begin(
+        options: Options,
+        edit: Edit<'_>,
+        sizes: (u64, usize),
+        limit: u64,
+        generation: u64,
+    ) -> Result<Self, PublishError> {
         let path = options
             .run_dir
             .join(format!("{}.arrow", options.cluster_id));
-        let (region_bytes, chunk_bytes) = sizes(&options, state);
-        let change = Change::whole(state, chunk_bytes);
+        let (region_bytes, chunk_bytes) = sizes;
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
@@ -147,8 +177,11 @@ impl Publisher {
         let own = aside.file.try_clone().map_err(io("open again"))?;
         let header = std::sync::Arc::clone(&aside.header);
         let space = Space::new(own, path.clone(), constants, header);
-        let mut writer = Writer::new(space, &options, chunk_bytes, &change);
-        writer.publish(change, generation)?;
+        let mut writer = Writer::new(space, &options, chunk_bytes);
+        writer.set_limit(limit);
+        if let Some(written) = writer.stage(edit, None, generation, How::Reserve)? {
+            writer.commit(written);
+        }
         let waker =
             Waker::start(std::sync::Arc::clone(&aside.header)).map_err(io("wake readers of"))?;
         // The old file may still fill a small file system; the next beat tries again.
@@ -167,6 +200,7 @@ impl Publisher {
             writer,
             waker,
             view,
+            pending: None,
         })
     }
 
@@ -174,73 +208,129 @@ impl Publisher {
     /// generation. `None`: nothing differs.
     ///
     /// When this returns, every reader of this host that looks sees it (W4).
+    ///
+    /// # Errors
+    ///
+    /// As [`stage`](Self::stage).
     pub fn publish(&mut self, next: &State) -> Result<Option<Published>, PublishError> {
+        self.settle()?;
         let chunk_bytes = self.writer.chunk_bytes();
         let change = Change::between(self.view.refresh()?, next, chunk_bytes)?;
         if change.is_empty() {
             return Ok(None);
         }
-        match self.publish_change(change) {
+        let mut extra = EXTRA_GENERATIONS;
+        let mut write = |publisher: &mut Self, old: &Snapshot, how| {
+            let generation = publisher.generation() + 1;
+            let edit = Edit::of(&change);
+            publisher.writer.stage(edit, Some(old), generation, how)
+        };
+        match self.make_room(&mut extra, &mut write) {
+            Ok(written) => Ok(written.map(|written| self.make_visible(written))),
             // Larger than this file was made for: a new file, with larger regions.
             Err(PublishError::Row { .. } | PublishError::Region { .. }) => {
-                let generation = self.generation() + 1;
-                self.supersede(next, generation).map(Some)
+                let (sizes, limit) = (sizes(&self.options, next), self.writer.limit());
+                let change = Change::whole(next, sizes.1);
+                let (options, generation) = (self.options.clone(), self.generation() + 1);
+                let new = Self::begin(options, Edit::of(&change), sizes, limit, generation)?;
+                Ok(Some(self.give_way_to(new)))
             }
-            done => done.map(Some),
+            Err(error) => Err(error),
         }
     }
 
-    /// Publishes a change given row by row, by [`TableId`], as the next generation. `None`:
-    /// nothing to do.
+    /// Writes what `effects` change as the next generation: chunks, moves, footers and root,
+    /// everything but the head (W9). `None`: nothing changes, nothing is staged.
     ///
-    /// Costs with the chunks touched, whatever the size of the tables (M4).
-    pub fn publish_rows(
-        &mut self,
-        cluster: Option<arrow_array::RecordBatch>,
-        rows: &[RowChanges; 3],
-    ) -> Result<Option<Published>, PublishError> {
-        let chunk_bytes = self.writer.chunk_bytes();
-        let snapshot = self.view.refresh()?;
-        let mut change = Change {
-            cluster,
-            ..Change::default()
-        };
-        for (id, slot) in TableId::ALL.into_iter().zip(&mut change.tables) {
-            *slot = rows::splices(snapshot.table(id), &rows[id as usize], chunk_bytes)?;
-        }
-        if change.is_empty() {
+    /// Readers see nothing of it before [`commit`](Self::commit), after which they see all of it.
+    /// Nothing can fail in between. The generation that is published stays as it is, though its number
+    /// may grow: a file system that is full has its chunks moved together first, and a row that is too
+    /// large for the file gets a new file with the same state, each of them a generation of its own, at most
+    /// five in all. Costs with the chunks touched, whatever the size of the tables (M4); one table's new
+    /// chunks are never on the heap together.
+    ///
+    /// # Errors
+    ///
+    /// Nothing is staged, and every write is taken back (W5). [`PublishError::Staged`] while another
+    /// one is.
+    pub fn stage(&mut self, effects: &Effects) -> Result<Option<Staged>, PublishError> {
+        self.settle()?;
+        if effects.is_empty() {
             return Ok(None);
         }
-        self.publish_change(change).map(Some)
+        let mut extra = EXTRA_GENERATIONS;
+        let mut write = |publisher: &mut Self, old: &Snapshot, how| {
+            let writer = &mut publisher.writer;
+            let (tables, chunk_bytes) = (writer.tables().clone(), writer.chunk_bytes());
+            let changes = effects::changes(effects, &tables)?;
+            let edit = effects::edit(effects, &changes, &tables, old, chunk_bytes);
+            writer.stage(edit, Some(old), writer.generation() + 1, how)
+        };
+        let written = loop {
+            match self.make_room(&mut extra, &mut write) {
+                Err(PublishError::Row { bytes, .. } | PublishError::Region { bytes, .. })
+                    if extra > 0 && bytes > self.usage().region_bytes =>
+                {
+                    extra -= 1;
+                    self.enlarge(bytes.max(effects::largest_row(effects)))?;
+                }
+                written => break written?,
+            }
+        };
+        Ok(written.map(|written| {
+            let (pending, staged) = Pending::of(written);
+            self.pending = Some(pending);
+            staged
+        }))
     }
 
-    /// Publishes a change in chunks, as the next generation. On a full file system it first
-    /// moves chunks together, which takes up to four generations of the same state.
+    /// [`stage`](Self::stage) and [`commit`](Self::commit) in one.
     ///
-    /// The caller vouches for the order of keys within and between chunks.
-    pub fn publish_change(&mut self, change: Change) -> Result<Published, PublishError> {
-        let mut published = self.writer.publish(change.clone(), self.generation() + 1);
-        for _ in 0..SQUEEZES {
-            // What is free may be scattered: move chunks together, and try again.
-            let Err(PublishError::Full { .. }) = published else {
-                break;
+    /// # Errors
+    ///
+    /// Those of `stage`.
+    pub fn publish_effects(
+        &mut self,
+        effects: &Effects,
+    ) -> Result<Option<Published>, PublishError> {
+        let staged = self.stage(effects)?;
+        Ok(staged.map(|staged| self.commit(staged)))
+    }
+
+    /// Publishes what was staged: W4, W5, the wake. Cannot fail; when this returns, every reader of
+    /// this host that looks sees it.
+    ///
+    /// What another publisher staged is not published: the answer names the generation that is.
+    pub fn commit(&mut self, staged: Staged) -> Published {
+        if !self.pending.as_ref().is_some_and(|own| own.is(&staged)) {
+            return Published {
+                generation: self.generation(),
+                ..Published::default()
             };
-            if !self.writer.squeeze(self.generation() + 1)? {
-                break;
-            }
-            self.waker.wake();
-            self.view.latest();
-            published = self.writer.publish(change.clone(), self.generation() + 1);
         }
-        let published = published?;
-        self.waker.wake();
-        self.view.latest();
-        Ok(published)
+        self.pending = None;
+        self.make_visible(staged.written)
+    }
+
+    /// Takes back what was staged (W5): the next [`stage`](Self::stage) writes over it.
+    pub fn abandon(&mut self, staged: Staged) {
+        if self.pending.as_ref().is_some_and(|own| own.is(&staged)) {
+            self.pending = None;
+            self.writer.abandon();
+        }
     }
 
     /// Off the hot path, after a publish: probes dropped regions and keeps some free (W6, F8).
+    /// Does nothing while a generation is staged.
+    ///
+    /// # Errors
+    ///
+    /// No room to keep free.
     pub fn housekeep(&mut self) -> Result<(), PublishError> {
-        self.writer.housekeep(SPARE_REGIONS)
+        match self.settle() {
+            Ok(()) => self.writer.housekeep(SPARE_REGIONS),
+            Err(_) => Ok(()),
+        }
     }
 
     /// Says that we live (F11), and nothing else.
@@ -250,17 +340,29 @@ impl Publisher {
 
     /// Once a second: says that we live (F11), looks whether our file still has its name
     /// and makes a new one if not (W8), and keeps house. True: a new file was made.
+    /// While a generation is staged it says that we live, and no more.
+    ///
+    /// # Errors
+    ///
+    /// The new file cannot be made, or there is no room to keep free.
     pub fn beat(&mut self) -> Result<bool, PublishError> {
         self.pulse();
+        if self.settle().is_err() {
+            return Ok(false);
+        }
         let found = std::fs::symlink_metadata(&self.path);
         if found.is_ok_and(|found| FileId::from(&found) == self.file_id) {
             self.housekeep()?;
             return Ok(false);
         }
-        let state = self.view.refresh()?.to_state()?;
-        let generation = self.generation() + 1;
-        self.supersede(&state, generation)?;
+        self.enlarge(0)?;
         Ok(true)
+    }
+
+    /// For tests: the most bytes, items or rows of a column (W10), instead of 2^31 - 1.
+    #[doc(hidden)]
+    pub fn set_document_limit(&mut self, limit: u64) {
+        self.writer.set_limit(limit);
     }
 
     /// The newest snapshot, as any reader of this host sees it.
@@ -293,20 +395,81 @@ impl Publisher {
         }
     }
 
-    /// A new file in the place of ours (W8), which is marked even if it has no name.
-    fn supersede(&mut self, state: &State, generation: u64) -> Result<Published, PublishError> {
-        let next = Self::start(self.options.clone(), state, generation)?;
-        let old = std::mem::replace(self, next);
-        old.writer.space().header().mark_superseded();
-        let written = self.writer.space().live_bytes();
-        let snapshot = self.view.latest();
-        let chunks = TableId::ALL.map(|id| snapshot.table(id).chunk_count());
-        Ok(Published {
+    /// W9: is nothing staged? What was staged and dropped is abandoned.
+    fn settle(&mut self) -> Result<(), PublishError> {
+        if let Some(pending) = self.pending.take() {
+            if let Some(generation) = pending.generation() {
+                self.pending = Some(pending);
+                return Err(PublishError::Staged { generation });
+            }
+            self.writer.abandon();
+        }
+        Ok(())
+    }
+
+    /// Writes, and if the file system is full moves chunks together and writes again.
+    fn make_room(
+        &mut self,
+        extra: &mut usize,
+        write: &mut impl FnMut(&mut Self, &Snapshot, How) -> Result<Option<Written>, PublishError>,
+    ) -> Result<Option<Written>, PublishError> {
+        loop {
+            let old = self.view.refresh()?.clone();
+            match write(self, &old, How::Reserve) {
+                Err(PublishError::Full { .. }) => {}
+                done => return done,
+            }
+            // What is free may be scattered: move chunks together, and try again.
+            drop(old);
+            if *extra > 0 && self.writer.squeeze(self.generation() + 1)? {
+                *extra -= 1;
+                self.waker.wake();
+                self.view.latest();
+                continue;
+            }
+            let old = self.view.refresh()?.clone();
+            return write(self, &old, How::Try);
+        }
+    }
+
+    /// W4, W5 and the wake.
+    fn make_visible(&mut self, written: Written) -> Published {
+        let published = self.writer.commit(written);
+        self.waker.wake();
+        self.view.latest();
+        published
+    }
+
+    /// W8 with the same state, copied chunk by chunk, in regions that hold rows of `row_bytes`.
+    fn enlarge(&mut self, row_bytes: u64) -> Result<(), PublishError> {
+        let old = self.view.refresh()?.clone();
+        let region_bytes = self.usage().region_bytes;
+        let largest = row_bytes.max(region_bytes / ROWS_PER_REGION);
+        let sizes = sizes_for(&self.options, self.usage().live_bytes, largest);
+        let (limit, generation) = (self.writer.limit(), self.generation() + 1);
+        let new = Self::begin(
+            self.options.clone(),
+            Edit::copy(&old)?,
+            sizes,
+            limit,
             generation,
-            chunks_written: chunks.iter().sum(),
+        )?;
+        self.give_way_to(new);
+        Ok(())
+    }
+
+    /// A new file in the place of ours (W8), which is marked even if it has no name.
+    fn give_way_to(&mut self, new: Self) -> Published {
+        let old = std::mem::replace(self, new);
+        old.writer.space().header().mark_superseded();
+        let (generation, written) = (self.generation(), self.writer.space().live_bytes());
+        let chunks: usize = self.writer.tables().iter().map(TableMap::chunk_count).sum();
+        Published {
+            generation,
+            chunks_written: chunks,
             bytes_written: written,
             ..Published::default()
-        })
+        }
     }
 }
 
@@ -322,16 +485,26 @@ fn sizes(options: &Options, state: &State) -> (u64, usize) {
         .map(|id| chunk_body_bytes(state.table(id)) as u64)
         .iter()
         .sum();
+    let region_bytes = region_bytes(options, total);
+    // The root holds the cluster's row, and twice the first key of each part.
+    let largest = TableId::ALL.map(|id| largest_row(state, id, region_bytes / ROWS_PER_REGION));
+    let largest = largest.into_iter().max().unwrap_or(0);
+    let largest = largest.max(chunk_body_bytes(&state.cluster) as u64 * 2);
+    sizes_for(options, total, largest)
+}
+
+fn region_bytes(options: &Options, total: u64) -> u64 {
     let by_size = if total > MIDDLE_STATE_BYTES {
         16 << 20
     } else {
         4 << 20
     };
-    let region_bytes = options.region_bytes.unwrap_or(by_size);
-    // The root holds the cluster's row, and twice the first key of each part.
-    let largest = TableId::ALL.map(|id| largest_row(state, id, region_bytes / ROWS_PER_REGION));
-    let largest = largest.into_iter().max().unwrap_or(0);
-    let largest = largest.max(chunk_body_bytes(&state.cluster) as u64 * 2);
+    options.region_bytes.unwrap_or(by_size)
+}
+
+/// The same by the bytes of all chunks and of the largest row.
+fn sizes_for(options: &Options, total: u64, largest: u64) -> (u64, usize) {
+    let region_bytes = region_bytes(options, total);
     let enough = (largest * ROWS_PER_REGION).max(4096);
     let region_bytes = region_bytes.max(enough).next_power_of_two();
     let by_size = if total > LARGE_STATE_BYTES {

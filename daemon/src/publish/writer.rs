@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, RecordBatch};
 use arrow_schema::{ArrowError, Schema};
+use sherwood_client::Snapshot;
 use sherwood_shared::batch::{BatchEncoder, BlockAt};
 use sherwood_shared::file::FileId;
 use sherwood_shared::footer;
@@ -15,12 +16,13 @@ use sherwood_shared::pause;
 use sherwood_shared::root::{Root, root_batch};
 use sherwood_shared::schema::{SCHEMA_VERSION, TableId};
 
-use super::change::{Change, TableChange};
+use super::change::Splice;
 use super::clean;
-use super::cut::body_bytes;
+use super::edit::{Edit, TableEdit};
 use super::error::PublishError;
 use super::space::{Space, Stream};
 use super::tables::{Part, Placed, TableMap, most_chunks};
+use super::totals::{self, Totals};
 use super::{Options, Published};
 
 /// What a message needs beside its body: a bound, checked by the encoder's own sizes.
@@ -35,6 +37,9 @@ pub(super) struct Writer {
     space: Space,
     encoder: BatchEncoder,
     tables: [TableMap; 3],
+    totals: [Totals; 3],
+    /// The most that one of them may be (W10).
+    limit: u64,
     cluster: RecordBatch,
     generation: u64,
     chunk_bytes: usize,
@@ -46,26 +51,19 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// A writer into a file without a generation.
-    pub(super) fn new(
-        space: Space,
-        options: &Options,
-        chunk_bytes: usize,
-        change: &Change,
-    ) -> Self {
-        let schema = |id: TableId| match &change.tables[id as usize] {
-            TableChange::Replace { schema, .. } => Arc::clone(schema),
-            _ => sherwood_shared::schema::table_schema(id),
-        };
+    /// A writer into a file without a generation; the first edit says every schema.
+    pub(super) fn new(space: Space, options: &Options, chunk_bytes: usize) -> Self {
         let (device, inode) = options.state_dir;
         let most_chunks = most_chunks(space.constants().region_bytes);
+        let empty =
+            |id| TableMap::empty(id, sherwood_shared::schema::table_schema(id), most_chunks);
         Self {
             space,
             encoder: BatchEncoder::default(),
-            tables: TableId::ALL.map(|id| TableMap::empty(id, schema(id), most_chunks)),
-            cluster: change.cluster.clone().unwrap_or_else(|| {
-                RecordBatch::new_empty(sherwood_shared::schema::cluster_schema())
-            }),
+            tables: TableId::ALL.map(empty),
+            totals: Default::default(),
+            limit: totals::LIMIT,
+            cluster: RecordBatch::new_empty(sherwood_shared::schema::cluster_schema()),
             generation: 0,
             chunk_bytes,
             state_dir: FileId { device, inode },
@@ -82,6 +80,18 @@ impl Writer {
         self.chunk_bytes
     }
 
+    pub(super) fn tables(&self) -> &[TableMap; 3] {
+        &self.tables
+    }
+
+    pub(super) fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    pub(super) fn set_limit(&mut self, limit: u64) {
+        self.limit = limit;
+    }
+
     pub(super) fn space(&self) -> &Space {
         &self.space
     }
@@ -91,25 +101,28 @@ impl Writer {
         self.space.housekeep(spare)
     }
 
-    /// Publishes `change` as `generation`. On an error nothing has changed: no region was
-    /// dropped and every move is taken back (W5).
-    pub(super) fn publish(
+    /// Writes `edit` as `generation`, all of it but the head: nothing that can fail is left (W9).
+    /// `None`: it changes nothing. `old` is what it changes, if there is something yet.
+    ///
+    /// On an error, or if nothing changed, all is as it was: no region was dropped and every
+    /// move is taken back (W5).
+    pub(super) fn stage(
         &mut self,
-        change: Change,
+        edit: Edit<'_>,
+        old: Option<&Snapshot>,
         generation: u64,
-    ) -> Result<Published, PublishError> {
+        how: How,
+    ) -> Result<Option<Written>, PublishError> {
         self.space.begin();
-        let written = self.write(change, generation, false);
-        self.finish(written, generation)
+        let written = self.write(edit, old, generation, how);
+        if !matches!(written, Ok(Some(_))) {
+            self.space.undo();
+        }
+        written
     }
 
-    /// W4 and W5, or nothing at all.
-    fn finish(
-        &mut self,
-        written: Result<Written, PublishError>,
-        generation: u64,
-    ) -> Result<Published, PublishError> {
-        let written = written.inspect_err(|_| self.space.undo())?;
+    /// W4 and W5. What was staged is what was written last.
+    pub(super) fn commit(&mut self, written: Written) -> Published {
         pause::at("publish: store the head");
         self.space.header().publish(written.head); // W4
         pause::at("publish: drop regions");
@@ -117,58 +130,58 @@ impl Writer {
             .space
             .constants()
             .region_of(written.head.end_bytes() - 1);
+        let generation = written.published.generation;
         self.space
             .committed(generation, root_region.unwrap_or(u32::MAX)); // W5
         self.generation = generation;
         self.tables = written.tables;
+        self.totals = written.totals;
         self.cluster = written.cluster;
-        Ok(written.published)
+        written.published
+    }
+
+    /// Takes back what was staged (W5).
+    pub(super) fn abandon(&mut self) {
+        self.space.undo();
     }
 
     /// Publishes the same state again with chunks moved together, to free regions when
     /// the file cannot grow. False: there is nothing to move.
     pub(super) fn squeeze(&mut self, generation: u64) -> Result<bool, PublishError> {
-        self.space.begin();
-        let written = self.write(Change::default(), generation, true);
-        self.finish(written, generation)
-            .map(|published| published.chunks_moved > 0)
+        let written = self.stage(Edit::none(), None, generation, How::Squeeze)?;
+        Ok(written.is_some_and(|written| self.commit(written).chunks_moved > 0))
     }
 
     /// Everything before the store of the head.
     fn write(
         &mut self,
-        change: Change,
+        edit: Edit<'_>,
+        old: Option<&Snapshot>,
         generation: u64,
-        squeeze: bool,
-    ) -> Result<Written, PublishError> {
-        let mut tables = self.tables.clone();
-        let cluster = change.cluster.unwrap_or_else(|| self.cluster.clone());
-        let fresh = self.reserve(&change.tables)?;
-        let mut written = 0;
-        let mut bytes_written = 0;
-        for (table, change) in tables.iter_mut().zip(change.tables) {
-            for (old, new) in splices(table, change, generation) {
-                let mut entries = Vec::with_capacity(new.len());
-                for rows in &new {
-                    let entry = self.write_chunk(table.id, rows)?;
-                    bytes_written += entry.block.bytes();
-                    entries.push(entry);
-                }
-                written += entries.len();
-                let parts: Vec<_> = table.parts.iter().filter_map(|part| part.placed).collect();
-                for taken in table.splice(old, entries) {
-                    self.space.dead(taken.block.offset, taken.block.bytes());
-                }
-                self.forget(&parts, table);
-            }
+        how: How,
+    ) -> Result<Option<Written>, PublishError> {
+        if how == How::Reserve {
+            self.reserve(&edit.tables)?;
         }
-        let budget = if squeeze {
+        let mut tables = self.tables.clone();
+        let mut totals = self.totals.clone();
+        let mut changed = edit.cluster.is_some() || how == How::Squeeze;
+        let cluster = edit.cluster.unwrap_or_else(|| self.cluster.clone());
+        let mut fresh = Fresh::default();
+        for ((table, totals), edit) in tables.iter_mut().zip(&mut totals).zip(edit.tables) {
+            changed |= self.write_table(table, totals, edit, old, generation, &mut fresh)?;
+        }
+        if !changed {
+            return Ok(None);
+        }
+        let budget = if how == How::Squeeze {
             self.space.constants().region_bytes
         } else {
-            clean::budget(fresh, self.chunk_bytes as u64)
+            clean::budget(fresh.bytes, self.chunk_bytes as u64)
         };
-        let cleaned = clean::clean(&mut self.space, &mut tables, budget, squeeze)?;
+        let cleaned = clean::clean(&mut self.space, &mut tables, budget, how == How::Squeeze)?;
         self.take_up_a_footer(&mut tables);
+        let mut bytes_written = fresh.bytes;
         for table in &mut tables {
             let schema = Arc::clone(&table.schema);
             for part in table.parts.iter_mut().filter(|part| part.placed.is_none()) {
@@ -179,17 +192,88 @@ impl Writer {
         let chunks: usize = tables.iter().map(TableMap::chunk_count).sum();
         let published = Published {
             generation,
-            chunks_written: written,
+            chunks_written: fresh.chunks,
             chunks_moved: cleaned.chunks,
-            chunks_shared: chunks - written,
+            chunks_shared: chunks - fresh.chunks,
             bytes_written: bytes_written + cleaned.bytes + root_bytes,
         };
-        Ok(Written {
+        Ok(Some(Written {
             published,
             head,
             tables,
+            totals,
             cluster,
-        })
+        }))
+    }
+
+    /// Writes the new chunks of one table, splice by splice as the edit makes them, and puts
+    /// them into its map. False: there were none.
+    fn write_table(
+        &mut self,
+        table: &mut TableMap,
+        totals: &mut Totals,
+        edit: TableEdit<'_>,
+        old: Option<&Snapshot>,
+        generation: u64,
+        fresh: &mut Fresh,
+    ) -> Result<bool, PublishError> {
+        let mut changed = false;
+        if let Some(schema) = edit.schema
+            && (table.schema != schema || table.schema_since == 0)
+        {
+            table.schema = schema;
+            table.schema_since = generation;
+            changed = true;
+            // The footers say the schema, also of a table without rows.
+            for part in &mut table.parts {
+                if let Some(placed) = Arc::make_mut(part).placed.take() {
+                    self.space.dead(placed.index_at, placed.bytes());
+                }
+            }
+        }
+        let mut done: Vec<(std::ops::Range<usize>, Vec<ChunkEntry>)> = Vec::new();
+        for splice in edit.splices {
+            let Splice { old: range, new } = splice?;
+            changed = true;
+            for number in range.clone() {
+                let rows = old.map(|old| old.table(table.id).batch(number));
+                if let Some(rows) = rows.transpose()?.flatten() {
+                    totals.take(&rows);
+                }
+            }
+            let mut entries = Vec::with_capacity(new.len());
+            for rows in &new {
+                totals.add(rows);
+                let entry = self.write_chunk(table.id, rows)?;
+                fresh.bytes += entry.block.bytes();
+                entries.push(entry);
+            }
+            fresh.chunks += entries.len();
+            match done.last_mut() {
+                Some((before, chunks)) if before.end == range.start => {
+                    before.end = range.end;
+                    chunks.append(&mut entries);
+                }
+                _ => done.push((range, entries)),
+            }
+        }
+        let name = table.id.name();
+        if let Some(column) = totals.beyond(name, table.schema.fields(), self.limit) {
+            return Err(PublishError::TooLarge {
+                table: name,
+                column,
+                limit: self.limit,
+            });
+        }
+        // Last first, so that the numbers of those to come stay right.
+        for (range, entries) in done.into_iter().rev() {
+            let parts: Vec<_> = table.parts.iter().filter_map(|part| part.placed).collect();
+            for taken in table.splice(range, entries) {
+                self.space.dead(taken.block.offset, taken.block.bytes());
+            }
+            self.forget(&parts, table);
+        }
+        Ok(changed)
     }
 
     /// Has one part written anew whose footer stands in a region that is full. So all are
@@ -220,35 +304,25 @@ impl Writer {
         }
     }
 
-    /// W2, before a byte is written. Returns the bytes of fresh chunks foreseen.
-    fn reserve(&mut self, changes: &[TableChange; 3]) -> Result<u64, PublishError> {
+    /// W2, before a byte is written, so that a file that cannot grow is found out early.
+    fn reserve(&mut self, edits: &[TableEdit<'_>; 3]) -> Result<(), PublishError> {
         let (mut fresh, mut largest, mut meta) = (0, 0, self.root_bytes + 1024);
-        for (table, change) in self.tables.iter().zip(changes) {
-            let (chunks, splices) = match change {
-                TableChange::Keep => continue,
-                TableChange::Splices(all) => (
-                    all.iter()
-                        .flat_map(|splice| &splice.new)
-                        .collect::<Vec<_>>(),
-                    all.len(),
-                ),
-                TableChange::Replace { chunks, .. } => (chunks.iter().collect(), 1),
-            };
-            let columns = table.schema.flattened_fields().len() as u64;
-            for rows in &chunks {
-                let body = body_bytes(rows, 0, rows.num_rows()) as u64;
-                let bytes = body + columns * META_BYTES_PER_COLUMN + META_BYTES;
-                largest = largest.max(bytes);
-                fresh += bytes;
+        for (table, edit) in self.tables.iter().zip(edits) {
+            let foreseen = edit.foreseen;
+            if foreseen.splices == 0 {
+                continue;
             }
+            let columns = table.schema.flattened_fields().len() as u64;
+            let message = columns * META_BYTES_PER_COLUMN + META_BYTES;
+            largest = largest.max(foreseen.largest + message);
+            fresh += foreseen.bytes + foreseen.chunks as u64 * message;
             let most = table.most_chunks;
             let per_part = index_bytes(most) + most as u64 * 24 + columns * SCHEMA_BYTES_PER_COLUMN;
-            let parts = splices.min(table.parts.len()) + chunks.len() / (most / 2) + 1;
+            let parts = foreseen.splices.min(table.parts.len()) + foreseen.chunks / (most / 2) + 1;
             meta += per_part * parts as u64;
         }
         let meta = meta.min(fresh * 2 + (1 << 20));
-        self.space.reserve([fresh, 0, meta], largest)?;
-        Ok(fresh)
+        self.space.reserve([fresh, 0, meta], largest)
     }
 
     fn write_chunk(
@@ -388,38 +462,32 @@ impl Writer {
     }
 }
 
+/// How a generation is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum How {
+    /// After room for all that is foreseen was found.
+    Reserve,
+    /// As far as it goes: what is foreseen is more than what is needed.
+    Try,
+    /// With chunks moved together, wherever they are.
+    Squeeze,
+}
+
 /// A generation that is written and not yet published.
 #[derive(Debug)]
-struct Written {
-    published: Published,
+pub(super) struct Written {
+    pub(super) published: Published,
     head: HeadWord,
     tables: [TableMap; 3],
+    totals: [Totals; 3],
     cluster: RecordBatch,
 }
 
-/// A change as splices, last first, so that the numbers of those to come stay right.
-fn splices(
-    table: &mut TableMap,
-    change: TableChange,
-    generation: u64,
-) -> Vec<(std::ops::Range<usize>, Vec<RecordBatch>)> {
-    match change {
-        TableChange::Keep => Vec::new(),
-        TableChange::Splices(splices) => splices
-            .into_iter()
-            .rev()
-            .map(|splice| (splice.old, splice.new))
-            .collect(),
-        TableChange::Replace { schema, chunks } => {
-            if table.schema != schema || table.schema_since == 0 {
-                table.schema = schema;
-                table.schema_since = generation;
-            }
-            // An empty table's part is made anew by every splice, so that its footer says
-            // the new schema.
-            vec![(0..table.chunk_count(), chunks)]
-        }
-    }
+/// New chunks so far.
+#[derive(Debug, Default)]
+struct Fresh {
+    chunks: usize,
+    bytes: u64,
 }
 
 fn first_key(rows: &RecordBatch, table: TableId) -> Arc<str> {

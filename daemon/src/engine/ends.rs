@@ -1,0 +1,88 @@
+//! What the engine writes to: the snapshot file and the log, as traits, so that tests can fail them on purpose.
+
+use std::error::Error;
+use std::sync::Arc;
+
+use sherwood_client::Snapshot;
+use sherwood_store::{Effects, Entry, Outcome};
+
+/// The publishing end: a change is staged, and then committed or abandoned.
+pub trait Stage {
+    /// A change that is written and that nobody sees yet.
+    type Staged;
+    /// Why a change cannot be staged.
+    type Error: Error;
+
+    /// Writes everything of the next generation but the word that makes it visible. `None`: nothing differs.
+    fn stage(&mut self, effects: &Effects) -> Result<Option<Self::Staged>, Self::Error>;
+    /// The generation that a staged change will be.
+    fn staged_generation(&self, staged: &Self::Staged) -> u64;
+    /// Makes it visible to every reader. Cannot fail.
+    fn commit(&mut self, staged: Self::Staged);
+    /// Takes it back.
+    fn abandon(&mut self, staged: Self::Staged);
+    /// The newest snapshot.
+    fn snapshot(&mut self) -> Snapshot;
+    /// The published generation.
+    fn generation(&self) -> u64;
+}
+
+/// The durable end.
+pub trait Journal {
+    /// Appends an entry; durable when it returns `Ok`.
+    fn append(&mut self, entry: &Entry) -> Result<(), JournalError>;
+    /// The sequence of the next entry (E3).
+    fn next_sequence(&self) -> u64;
+}
+
+/// Why an entry is not in the log, or may be.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// No room. Nothing was written, and the log is as before.
+    #[error("no room for the log")]
+    Full(#[source] BoxError),
+    /// This entry does not go in. Nothing was written, and the log is as before.
+    #[error("the log does not take the entry")]
+    Refused(#[source] BoxError),
+    /// A sync failed: the entry may be durable or not, and the log must not be used again.
+    #[error("the log cannot be trusted any more")]
+    Broken(#[source] BoxError),
+}
+
+/// Any error.
+pub type BoxError = Box<dyn Error + Send + Sync>;
+
+/// The transactions that are remembered by their ids.
+pub trait Remember {
+    /// What became of the transaction with this id, if it is remembered.
+    fn find(&self, id: &str) -> Option<Outcome>;
+    /// Remembers an entry's outcomes. Called after the entry became durable.
+    fn remember(&mut self, entry: &Entry);
+}
+
+/// An error with its causes, on one line.
+pub(super) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let cause = error.to_string();
+        if !text.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+        source = error.source();
+    }
+    text
+}
+
+/// The wall clock: milliseconds since the epoch (UTC).
+pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
+
+/// This machine's.
+#[must_use]
+pub fn wall_clock() -> Clock {
+    Arc::new(|| {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        i64::try_from(now.unwrap_or_default().as_millis()).unwrap_or(i64::MAX)
+    })
+}

@@ -1,0 +1,1 @@
+//! Staging, and what becomes of it.

@@ -1,0 +1,135 @@
+//! How large each column of a table is in the document's form, kept from publish to publish (W10).
+//!
+//! There a table is one list, and its columns count their bytes and items with 32 bits. A state that outgrew
+//! that could be published and never be written to a checkpoint again.
+
+use arrow_array::cast::AsArray;
+use arrow_array::{Array, RecordBatch};
+use arrow_schema::{DataType, Fields};
+
+/// What 32-bit offsets can count.
+pub(super) const LIMIT: u64 = i32::MAX as u64;
+
+/// Bytes of each text column and items of each list column, in the order of the columns, nested
+/// ones behind what they are nested in; and rows.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Totals {
+    rows: u64,
+    columns: Vec<u64>,
+    scratch: Vec<u64>,
+}
+
+impl Totals {
+    pub(super) fn add(&mut self, rows: &RecordBatch) {
+        self.rows += rows.num_rows() as u64;
+        self.measure(rows);
+        for (total, more) in self.columns.iter_mut().zip(&self.scratch) {
+            *total = total.saturating_add(*more);
+        }
+    }
+
+    pub(super) fn take(&mut self, rows: &RecordBatch) {
+        self.rows = self.rows.saturating_sub(rows.num_rows() as u64);
+        self.measure(rows);
+        for (total, less) in self.columns.iter_mut().zip(&self.scratch) {
+            *total = total.saturating_sub(*less);
+        }
+    }
+
+    /// The first column above `limit`; the table's own name stands for its rows.
+    pub(super) fn beyond(
+        &self,
+        table: &'static str,
+        fields: &Fields,
+        limit: u64,
+    ) -> Option<String> {
+        if self.rows > limit {
+            return Some(table.to_owned());
+        }
+        let column = self.columns.iter().position(|&total| total > limit)?;
+        let mut names = Vec::new();
+        for field in fields {
+            name(field.name(), field.data_type(), &mut names);
+        }
+        Some(names.into_iter().nth(column).unwrap_or_default())
+    }
+
+    fn measure(&mut self, rows: &RecordBatch) {
+        self.scratch.clear();
+        for column in rows.columns() {
+            measure(column.as_ref(), 0, column.len(), &mut self.scratch);
+        }
+        // Columns are only ever appended (A4).
+        if self.columns.len() < self.scratch.len() {
+            self.columns.resize(self.scratch.len(), 0);
+        }
+    }
+}
+
+/// The sizes of rows `[start, start + len)`: one number for each name of [`name`].
+fn measure(array: &dyn Array, start: usize, len: usize, out: &mut Vec<u64>) {
+    macro_rules! span {
+        ($offsets:expr) => {{
+            let offsets = $offsets;
+            let at = |row: usize| {
+                offsets
+                    .get(row)
+                    .map_or(0, |&at| usize::try_from(at).unwrap_or(0))
+            };
+            let (from, to) = (at(start), at(start + len));
+            (from, to.saturating_sub(from))
+        }};
+    }
+    match array.data_type() {
+        DataType::Utf8 => out.push(span!(array.as_string::<i32>().value_offsets()).1 as u64),
+        DataType::Binary => out.push(span!(array.as_binary::<i32>().value_offsets()).1 as u64),
+        DataType::List(_) => {
+            let list = array.as_list::<i32>();
+            let (from, items) = span!(list.value_offsets());
+            out.push(items as u64);
+            measure(list.values().as_ref(), from, items, out);
+        }
+        DataType::Map(..) => {
+            let map = array.as_map();
+            let (from, items) = span!(map.value_offsets());
+            out.push(items as u64);
+            measure(map.entries(), from, items, out);
+        }
+        DataType::LargeList(_) => {
+            let list = array.as_list::<i64>();
+            let (from, items) = span!(list.value_offsets());
+            measure(list.values().as_ref(), from, items, out);
+        }
+        DataType::FixedSizeList(_, size) => {
+            let size = usize::try_from(*size).unwrap_or(0);
+            let items = array.as_fixed_size_list().values();
+            measure(items.as_ref(), start * size, len * size, out);
+        }
+        DataType::Struct(_) => {
+            for column in array.as_struct().columns() {
+                measure(column.as_ref(), start, len, out);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// What [`measure`] measures, by name.
+fn name(path: &str, data_type: &DataType, out: &mut Vec<String>) {
+    match data_type {
+        DataType::Utf8 | DataType::Binary => out.push(path.to_owned()),
+        DataType::List(item) | DataType::Map(item, _) => {
+            out.push(path.to_owned());
+            name(&format!("{path}.{}", item.name()), item.data_type(), out);
+        }
+        DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
+            name(&format!("{path}.{}", item.name()), item.data_type(), out);
+        }
+        DataType::Struct(fields) => {
+            for field in fields {
+                name(&format!("{path}.{}", field.name()), field.data_type(), out);
+            }
+        }
+        _ => {}
+    }
+}
