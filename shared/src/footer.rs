@@ -127,11 +127,11 @@ pub fn parse(bytes: &[u8]) -> Result<Footer, ArrowError> {
 
 /// The conversion is Arrow's, and panics on types, bit widths and units that it does not know: what a flipped bit makes
 /// of ours. It only reads, so nothing is left half-changed. (A program built with `panic = "abort"` dies instead.)
-fn schema_of(schema: arrow_ipc::Schema<'_>) -> Result<Schema, ArrowError> {
+pub(crate) fn schema_of(schema: arrow_ipc::Schema<'_>) -> Result<Schema, ArrowError> {
     catch_unwind(AssertUnwindSafe(|| {
         arrow_ipc::convert::fb_to_schema(schema)
     }))
-    .map_err(|_| ArrowError::IpcError("a schema of unknown types in the footer".to_owned()))
+    .map_err(|_| ArrowError::IpcError("a schema of unknown types".to_owned()))
 }
 
 #[cfg(test)]

@@ -25,6 +25,7 @@ pub mod layout;
 pub mod lock;
 pub mod mapping;
 pub mod pause;
+pub mod received;
 pub mod root;
 pub mod schema;
 pub mod shape;

@@ -92,6 +92,16 @@ fn fixed_width(data_type: &DataType) -> Option<usize> {
 
 /// Checks `message` against `schema` and the bytes of its `body`.
 pub fn check(schema: &Schema, message: &Message<'_>, body: &[u8]) -> Result<(), ShapeError> {
+    check_aligned(schema, message, body, 64)
+}
+
+/// The same, with buffers on multiples of `align`: other writers align to 8.
+pub(crate) fn check_aligned(
+    schema: &Schema,
+    message: &Message<'_>,
+    body: &[u8],
+    align: i64,
+) -> Result<(), ShapeError> {
     if message.compression().is_some() {
         return Err(ShapeError::Kind {
             what: "a compressed body".to_owned(),
@@ -103,6 +113,7 @@ pub fn check(schema: &Schema, message: &Message<'_>, body: &[u8]) -> Result<(), 
     let rows = usize::try_from(message.length()).unwrap_or(usize::MAX);
     let mut walk = Walk {
         body,
+        align,
         nodes: nodes.iter(),
         buffers: buffers.iter(),
     };
@@ -132,6 +143,7 @@ fn ones(bitmap: &[u8], rows: usize) -> Option<usize> {
 
 struct Walk<'a, N, B> {
     body: &'a [u8],
+    align: i64,
     nodes: N,
     buffers: B,
 }
@@ -202,7 +214,9 @@ where
         let range = usize::try_from(start).ok().zip(usize::try_from(len).ok());
         let bytes = range.and_then(|(start, len)| self.body.get(start..start.checked_add(len)?));
         bytes
-            .filter(|bytes| start % 64 == 0 && needed.is_some_and(|needed| needed <= bytes.len()))
+            .filter(|bytes| {
+                start % self.align == 0 && needed.is_some_and(|needed| needed <= bytes.len())
+            })
             .ok_or_else(|| {
                 let needed = needed.unwrap_or(usize::MAX);
                 ShapeError::Buffer {

@@ -7,8 +7,10 @@
 //!   length is known, before its bytes are taken, and until the next one begins or the call's bytes end. Whoever works
 //!   on it longer charges it himself.
 //! - **B2** A message that has begun must be whole within [`Limits::stall`](super::limits::Limits).
+//! - **B3** A call that its client takes back has not ended: else the half of a bulk transaction would be taken for
+//!   the whole. (hyper and tonic, each for one kind of reset, call it the end of the bytes.)
 //!
-//! Breaking either ends the call with a status that says so.
+//! Breaking any of them ends the call with a status that says so.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -140,6 +142,11 @@ impl Counted {
     }
 }
 
+/// B3. Not "cancelled": tonic's decoder takes that for the end of the stream.
+fn broken_off(why: impl std::fmt::Display) -> Status {
+    Status::aborted(format!("the call was broken off: {why}"))
+}
+
 /// The budget is used up.
 pub(super) fn busy(bytes: usize) -> Status {
     Status::resource_exhausted(format!(
@@ -167,10 +174,14 @@ impl Body for Counted {
                 let followed = frame.data_ref().map_or(Ok(()), |bytes| self.follow(bytes));
                 Poll::Ready(Some(followed.map(|()| frame)))
             }
-            Some(Err(error)) => Poll::Ready(Some(Err(Status::cancelled(format!(
-                "the call was broken off: {error}"
-            ))))),
-            None => Poll::Ready(None),
+            Some(Err(error)) => Poll::Ready(Some(Err(broken_off(error)))),
+            None => {
+                self.held = None;
+                if self.inner.is_end_stream() {
+                    return Poll::Ready(None);
+                }
+                Poll::Ready(Some(Err(broken_off("the client took it back"))))
+            }
         }
     }
 

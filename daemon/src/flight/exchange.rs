@@ -6,7 +6,8 @@
 //! - **X1** Answers come in the order of their requests, whatever the engine's.
 //! - **X2** At most [`Limits::pipelined`](super::limits::Limits) requests are under way; the others wait in the socket,
 //!   and in the end at the client. A client that takes no answers sends nothing in.
-//! - **X3** A request that is refused here (its form, its size) does not end the stream. A broken call, a client who may
+//! - **X3** A stop takes no more requests in, and ends the stream after the answers that are owed.
+//! - **X4** A request that is refused here (its form, its size) does not end the stream. A broken call, a client who may
 //!   no longer write and a used-up budget do, after the answers that are owed.
 
 use std::collections::VecDeque;
@@ -23,6 +24,7 @@ use tonic::{Status, Streaming};
 
 use super::action;
 use super::body::busy;
+use super::server::told;
 use super::service::{FlightService, Waiting, from_json, no_answer};
 
 /// One call's requests and answers.
@@ -36,6 +38,8 @@ pub(super) struct Exchange {
     held_back: Option<Bytes>,
     /// No more requests; with what the stream then ends.
     ended: Option<Result<(), Status>>,
+    /// The server is told to stop (C2).
+    stopping: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
 enum Owed {
@@ -45,6 +49,8 @@ enum Owed {
 
 impl Exchange {
     pub(super) fn new(service: FlightService, input: Streaming<FlightData>) -> Self {
+        let mut stop = service.shared.stop.clone();
+        let stopping = Box::pin(async move { told(&mut stop).await });
         Self {
             service,
             input,
@@ -52,11 +58,15 @@ impl Exchange {
             owed: VecDeque::new(),
             held_back: None,
             ended: None,
+            stopping,
         }
     }
 
     /// Takes in what has come (X2).
     fn take_in(&mut self, cx: &mut Context<'_>) {
+        if self.ended.is_none() && self.stopping.as_mut().poll(cx).is_ready() {
+            self.ended = Some(Ok(()));
+        }
         while self.ended.is_none() && self.owed.len() < self.service.shared.limits.pipelined {
             if let Some(body) = self.held_back.take() {
                 if !self.take(body) {

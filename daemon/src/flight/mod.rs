@@ -16,18 +16,24 @@
 mod action;
 mod body;
 mod exchange;
+mod json;
 mod limits;
 mod peer;
+mod put;
 mod quota;
+mod read;
 mod server;
 mod service;
 mod socket;
+mod watch;
 
 pub use action::{parse, parse_message};
 pub use limits::Limits;
 pub use peer::Access;
-pub use server::{Options, Running, ServeError, serve};
+pub use put::{Command, parse_command};
+pub use server::{Load, Options, Running, ServeError, serve};
 pub use socket::SocketError;
+pub use watch::{Announced, ChangeError, ChangeSource, Changes, Wish};
 
 use crate::engine::Submission;
 

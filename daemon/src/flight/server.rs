@@ -21,8 +21,9 @@ use serde_json::Value;
 use sherwood_shared::transaction::Answer;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::runtime::Runtime;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
+use tonic::Status;
 use tower::Service as _;
 use tracing::{debug, warn};
 
@@ -35,6 +36,7 @@ use super::peer::{Access, Peer};
 use super::quota::Quota;
 use super::service::FlightService;
 use super::socket::{self, SocketError};
+use super::watch::{Announced, ChangeSource, readers};
 use crate::engine::Submission;
 
 /// Threads that serve connections. They only move bytes: the engine has its own.
@@ -65,6 +67,10 @@ pub struct Options {
     pub outcome: AskOutcome,
     /// What the daemon says of itself.
     pub status: Box<dyn Fn() -> Value + Send + Sync>,
+    /// Where watchers read changes; `None`: nowhere.
+    pub changes: Option<Arc<dyn ChangeSource>>,
+    /// Which of them are durable and visible. The sender's end ends all watches.
+    pub announced: watch::Receiver<Announced>,
 }
 
 /// Why there is no server.
@@ -89,6 +95,10 @@ pub(super) struct Shared {
     pub(super) outcome: AskOutcome,
     pub(super) status: Box<dyn Fn() -> Value + Send + Sync>,
     pub(super) submit: Submit,
+    pub(super) changes: Option<Arc<dyn ChangeSource>>,
+    pub(super) announced: watch::Receiver<Announced>,
+    pub(super) watches: Arc<Quota>,
+    pub(super) log_readers: Arc<Semaphore>,
     /// True: stop.
     pub(super) stop: watch::Receiver<bool>,
 }
@@ -98,6 +108,17 @@ impl Shared {
         let access = self.access.read().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(&access)
     }
+}
+
+/// What is in use of the [`Limits`] of the same names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Load {
+    /// Open connections.
+    pub connections: usize,
+    /// Charged to requests that are under way.
+    pub request_bytes: usize,
+    /// Watches.
+    pub watches: usize,
 }
 
 /// A server that runs. Dropping it stops it without waiting.
@@ -140,7 +161,11 @@ pub fn serve(
         access: RwLock::new(Arc::new(options.access)),
         bytes: Quota::new(options.limits.request_bytes),
         connections: Quota::new(options.limits.connections),
+        watches: Quota::new(options.limits.watches),
+        log_readers: readers(),
         limits: options.limits,
+        changes: options.changes,
+        announced: options.announced,
         outcome: options.outcome,
         status: options.status,
         submit: Box::new(submit),
@@ -189,6 +214,15 @@ impl Running {
             .write()
             .unwrap_or_else(PoisonError::into_inner);
         *slot = Arc::new(access);
+    }
+
+    /// What is in use now.
+    pub fn load(&self) -> Load {
+        Load {
+            connections: self.shared.connections.used(),
+            request_bytes: self.shared.bytes.used(),
+            watches: self.shared.watches.used(),
+        }
     }
 
     /// To be called each second, under the lock of the name: makes the socket again if it was removed or replaced
@@ -290,6 +324,31 @@ async fn accept(
     while connections.join_next().await.is_some() {}
 }
 
+/// What the client says it will wait for: `grpc-timeout`, such as `250m`.
+fn deadline(headers: &http::HeaderMap) -> Option<Duration> {
+    let text = headers.get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let number: u64 = digits.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(number * 3600)),
+        "M" => Some(Duration::from_secs(number * 60)),
+        "S" => Some(Duration::from_secs(number)),
+        "m" => Some(Duration::from_millis(number)),
+        "u" => Some(Duration::from_micros(number)),
+        "n" => Some(Duration::from_nanos(number)),
+        _ => None,
+    }
+}
+
+fn too_late() -> Status {
+    Status::deadline_exceeded(
+        "no answer within the client's deadline; a transaction may have been done: ask again with the same id",
+    )
+}
+
 /// One connection, from its first byte to its last.
 async fn connection(shared: Arc<Shared>, stream: UnixStream) {
     let Ok(credentials) = stream.peer_cred() else {
@@ -331,7 +390,15 @@ async fn connection(shared: Arc<Shared>, stream: UnixStream) {
                     limits.stall,
                 )
             });
-            service.clone().call(request)
+            let deadline = deadline(request.headers());
+            let answering = service.clone().call(request);
+            async move {
+                let Some(deadline) = deadline else {
+                    return answering.await;
+                };
+                let answered = tokio::time::timeout(deadline, answering).await;
+                answered.unwrap_or_else(|_| Ok(too_late().into_http()))
+            }
         })
     };
     let served = http2::Builder::new(TokioExecutor::new())
@@ -369,6 +436,34 @@ async fn connection(shared: Arc<Shared>, stream: UnixStream) {
                     return;
                 }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clients_deadline_is_read_as_grpc_writes_it() {
+        for (text, expected) in [
+            ("1H", Some(Duration::from_secs(3600))),
+            ("2M", Some(Duration::from_secs(120))),
+            ("3S", Some(Duration::from_secs(3))),
+            ("4m", Some(Duration::from_millis(4))),
+            ("5u", Some(Duration::from_micros(5))),
+            ("99999999n", Some(Duration::from_nanos(99_999_999))),
+            ("99999999H", Some(Duration::from_secs(99_999_999 * 3600))),
+            ("123456789n", None),
+            ("S", None),
+            ("", None),
+            ("+1S", None),
+            ("1", None),
+            ("1s", None),
+        ] {
+            let mut headers = http::HeaderMap::new();
+            headers.insert("grpc-timeout", text.parse().unwrap());
+            assert_eq!(deadline(&headers), expected, "{text:?}");
         }
     }
 }

@@ -23,6 +23,8 @@ use super::limits::{JSON_FACTOR, REQUEST_OVERHEAD};
 use super::peer::{Peer, check_read};
 use super::quota::Held;
 use super::server::Shared;
+use super::watch::watch_changes;
+use super::{put, read};
 use crate::engine::{Bulk, Request, Submission};
 
 pub(super) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -124,7 +126,7 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    async fn within(self, most: Duration) -> Answer {
+    pub(super) async fn within(self, most: Duration) -> Answer {
         match tokio::time::timeout(most, self.receiver).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => no_answer(self.id),
@@ -178,14 +180,20 @@ impl Flight for FlightService {
         &self,
         _: Call<Criteria>,
     ) -> Result<Response<Self::ListFlightsStream>, Status> {
-        Err(none_such("not yet"))
+        self.check_read()?;
+        let snapshot = read::snapshot(&self.shared.snapshot).await?;
+        let infos = stream::iter(read::infos(&snapshot));
+        Ok(Response::new(Box::pin(infos)))
     }
 
     async fn get_flight_info(
         &self,
-        _: Call<FlightDescriptor>,
+        call: Call<FlightDescriptor>,
     ) -> Result<Response<FlightInfo>, Status> {
-        Err(none_such("not yet"))
+        self.check_read()?;
+        let table = read::table_of_descriptor(call.get_ref())?;
+        let snapshot = read::snapshot(&self.shared.snapshot).await?;
+        read::info(&snapshot, table).map(Response::new)
     }
 
     async fn poll_flight_info(
@@ -199,20 +207,27 @@ impl Flight for FlightService {
 
     async fn get_schema(
         &self,
-        _: Call<FlightDescriptor>,
+        call: Call<FlightDescriptor>,
     ) -> Result<Response<SchemaResult>, Status> {
-        Err(none_such("not yet"))
+        self.check_read()?;
+        let table = read::table_of_descriptor(call.get_ref())?;
+        let snapshot = read::snapshot(&self.shared.snapshot).await?;
+        read::schema(&snapshot, table).map(Response::new)
     }
 
-    async fn do_get(&self, _: Call<Ticket>) -> Result<Response<Self::DoGetStream>, Status> {
-        Err(none_such("not yet"))
+    async fn do_get(&self, call: Call<Ticket>) -> Result<Response<Self::DoGetStream>, Status> {
+        self.check_read()?;
+        let table = read::table_of_ticket(call.get_ref())?;
+        let snapshot = read::snapshot(&self.shared.snapshot).await?;
+        Ok(Response::new(Box::pin(read::rows(snapshot, table)?)))
     }
 
     async fn do_put(
         &self,
-        _: Call<Streaming<FlightData>>,
+        call: Call<Streaming<FlightData>>,
     ) -> Result<Response<Self::DoPutStream>, Status> {
-        Err(none_such("not yet"))
+        let answers = put::put(self, call.into_inner()).await?;
+        Ok(Response::new(Box::pin(stream::iter(answers))))
     }
 
     async fn do_action(
@@ -223,6 +238,10 @@ impl Flight for FlightService {
         let body = match action.r#type.as_str() {
             name if action::is_write(name) => self.act(&action).await?.to_json(),
             "outcome" => self.outcome(&action.body).await?.to_json(),
+            "watch" => {
+                let changes = watch_changes(self, &action.body).await?;
+                return Ok(Response::new(Box::pin(changes)));
+            }
             "status" => {
                 self.check_read()?;
                 (self.shared.status)().to_string()

@@ -10,11 +10,11 @@ use futures::StreamExt;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use sherwood_daemon::engine::{Bulk, Request, Submission};
-use sherwood_daemon::flight::{Access, Limits, Options, Running, serve};
+use sherwood_daemon::flight::{Access, Announced, Limits, Options, Running, serve};
 use sherwood_shared::transaction::Answer;
 use tempfile::TempDir;
 use tokio::net::UnixStream;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Status, Streaming};
@@ -54,6 +54,17 @@ impl Engine {
         reply(Answer::done(id, number));
     }
 
+    /// How many are not answered yet.
+    pub fn kept(&self) -> usize {
+        self.kept.lock().unwrap().len()
+    }
+
+    /// Answers the oldest of those.
+    pub fn release(&self, generation: u64) {
+        let Submission { reply, .. } = self.kept.lock().unwrap().remove(0);
+        reply(Answer::done(None, generation));
+    }
+
     pub fn seen(&self) -> usize {
         self.seen.lock().unwrap().len()
     }
@@ -77,6 +88,8 @@ pub fn options(dir: &Path) -> Options {
             reply(Answer::unknown(Some(id.to_owned()), "not remembered"))
         }),
         status: Box::new(|| json!({"good": true})),
+        changes: None,
+        announced: watch::channel(Announced::default()).1,
     }
 }
 
@@ -165,8 +178,9 @@ impl Exchange {
         })
     }
 
+    /// Sends a request, if the call has not ended.
     pub fn ask(&self, body: impl Into<bytes::Bytes>) {
-        self.send.as_ref().unwrap().send(message(body)).unwrap();
+        let _ended = self.send.as_ref().unwrap().send(message(body));
     }
 
     pub async fn answer(&mut self) -> Option<Result<Value, Status>> {
@@ -184,4 +198,11 @@ pub fn block_on<T>(work: impl Future<Output = T>) -> T {
     let done = runtime.block_on(work);
     runtime.shutdown_timeout(Duration::ZERO);
     done
+}
+
+/// Until something that has to come is there. Endless if it does not come: the test's runner ends it.
+pub async fn wait_for(mut is_there: impl FnMut() -> bool) {
+    while !is_there() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
 }
