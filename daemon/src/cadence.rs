@@ -3,8 +3,8 @@
 //! - **C1** Soon, for those who read the file: after [`QUIET`] without a change, or [`LATEST`] after the first
 //!   one that is not in it.
 //! - **C2** Seldom, for the disk: never more than a tenth of the time goes into checkpoints.
-//! - **C3** Not into a foreign writer's face: while it holds the file open for writing, and for [`COURTESY`] after it
-//!   changed it, the checkpoint waits. The log has everything meanwhile.
+//! - **C3** Not into a foreign writer's face: while it holds the public file open for writing, and for [`COURTESY`] after it
+//!   changed it, that file is left alone. The private checkpoint and the log have everything meanwhile.
 
 use std::time::{Duration, Instant};
 
@@ -26,7 +26,7 @@ pub struct Cadence {
     changes: Option<(Instant, Instant)>,
     /// When the one that is being written began.
     running_since: Option<Instant>,
-    /// C2 and C3.
+    /// C2.
     not_before: Option<Instant>,
 }
 
@@ -37,21 +37,11 @@ impl Cadence {
         self.changes = Some((first, now));
     }
 
-    /// C3: a foreign writer was seen at work.
-    pub fn hold(&mut self, now: Instant) {
-        self.wait_until(now + COURTESY);
-    }
-
     /// When to begin, if a checkpoint is owed and none is being written.
     pub fn due(&self) -> Option<Instant> {
         let (first, last) = self.changes.filter(|_| self.running_since.is_none())?;
         let due = (last + QUIET).min(first + LATEST);
         Some(self.not_before.map_or(due, |limit| due.max(limit)))
-    }
-
-    /// One is being written?
-    pub fn is_running(&self) -> bool {
-        self.running_since.is_some()
     }
 
     /// Nothing is owed and nothing is being written.
@@ -112,7 +102,7 @@ mod tests {
         let mut cadence = Cadence::default();
         cadence.changed(start);
         cadence.began(start);
-        assert!(cadence.is_running() && cadence.due().is_none());
+        assert_eq!(cadence.due(), None);
         cadence.changed(start + 100 * MS);
         assert_eq!(cadence.due(), None, "one at a time");
         cadence.succeeded(start + 700 * MS);
@@ -123,20 +113,12 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_leaves_it_owed_and_a_foreign_writer_is_waited_for() {
+    fn a_failure_leaves_it_owed() {
         let start = Instant::now();
         let mut cadence = Cadence::default();
         cadence.changed(start);
         cadence.began(start);
         cadence.failed(start);
         assert_eq!(cadence.due(), Some(start + RETRY));
-        cadence.hold(start + 3000 * MS);
-        assert_eq!(cadence.due(), Some(start + 3000 * MS + COURTESY));
-        cadence.hold(start);
-        assert_eq!(
-            cadence.due(),
-            Some(start + 3000 * MS + COURTESY),
-            "never sooner"
-        );
     }
 }

@@ -96,7 +96,10 @@ impl Comparer {
                 }
             };
             let found = diff(&base, &loaded.theirs).map_err(|error| chain(&error))?;
-            if best.as_ref().is_none_or(|best| weight(&found) < weight(best)) {
+            if best
+                .as_ref()
+                .is_none_or(|best| weight(&found) < weight(best))
+            {
                 best = Some(found);
             }
             if best.as_ref().is_some_and(Diff::is_empty) {

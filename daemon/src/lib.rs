@@ -35,6 +35,7 @@ pub mod flight;
 pub mod foreign;
 pub mod generation;
 pub mod log;
+mod log_keeper;
 pub mod metadata;
 pub mod observe;
 pub mod publish;
@@ -43,7 +44,6 @@ pub mod run_dir;
 pub mod scribe;
 pub mod served;
 pub mod service;
-mod log_keeper;
 mod systemd;
 pub mod watch;
 

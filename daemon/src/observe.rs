@@ -103,6 +103,12 @@ impl Tried {
         }
     }
 
+    /// The file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The file's content, as it was tried.
     #[must_use]
     pub fn id(&self) -> FileId {
@@ -195,7 +201,9 @@ pub fn observe(ends: &impl Ends, request: &Request) -> Sight {
     };
     let file = match state_file {
         Ok(file) => file,
-        Err(LocateError::Nothing { .. }) if request.without_file => return Sight::Unchanged { tried: None },
+        Err(LocateError::Nothing { .. }) if request.without_file => {
+            return Sight::Unchanged { tried: None };
+        }
         Err(error) => return refused(&error),
     };
     let id = match FileId::of(&file.path) {

@@ -21,7 +21,9 @@ use std::time::{Instant, SystemTime};
 use bytes::Bytes;
 use sherwood_client::Snapshot;
 use sherwood_shared::in_use::is_open_for_writing;
-use sherwood_store::checkpoint::{CheckpointError, Checkpoints, Free, Pace, Position, Rejected, Share};
+use sherwood_store::checkpoint::{
+    CheckpointError, Checkpoints, Free, Pace, Position, Rejected, Share,
+};
 
 use crate::cadence::{COURTESY, SHARE};
 use crate::metadata::{Facts, MetadataError, MetadataKeeper};
@@ -128,7 +130,9 @@ impl Scribe {
 
     /// Asks for a job. False: the thread has ended.
     pub fn ask(&self, job: Job) -> bool {
-        self.jobs.as_ref().is_some_and(|jobs| jobs.send(job).is_ok())
+        self.jobs
+            .as_ref()
+            .is_some_and(|jobs| jobs.send(job).is_ok())
     }
 
     /// Ends the work at its next step, and waits for that.

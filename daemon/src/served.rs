@@ -95,6 +95,9 @@ pub enum ServeError {
     /// No generation to publish with.
     #[error(transparent)]
     Generation(#[from] GenerationError),
+    /// V4: another daemon has taken our place.
+    #[error("another daemon serves this cluster by now, and this one stops")]
+    Lost,
     /// The publisher's reason.
     #[error("{}", advice(source))]
     Publish {
@@ -128,6 +131,8 @@ pub struct Served<P> {
     publisher: P,
     /// What the last commit wrote.
     published: Option<Published>,
+    /// Another daemon has taken our place (V4).
+    lost: Option<LockError>,
     /// The state file that readers of files find; `None`: there is none yet.
     pub parquet_path: Option<PathBuf>,
 }
@@ -235,6 +240,7 @@ pub fn begin<E: Ends>(
         generations,
         publisher,
         published: None,
+        lost: None,
         parquet_path: recovered
             .adopted
             .clone()
@@ -355,6 +361,11 @@ impl<P: Publish> Served<P> {
         self.published.take()
     }
 
+    /// V4: who has taken our place, if somebody did; then this daemon must stop.
+    pub fn take_lost(&mut self) -> Option<LockError> {
+        self.lost.take()
+    }
+
     /// The directory that is served.
     pub fn dir(&self) -> &StateDir {
         &self.dir
@@ -405,7 +416,13 @@ impl<P: Publish> Stage for Served<P> {
     type Error = ServeError;
 
     fn stage(&mut self, effects: &Effects) -> Result<Option<P::Staged>, ServeError> {
-        self.keep_locks()?;
+        match self.keep_locks() {
+            Err(ServeError::Lock(error @ LockError::Held { .. })) => {
+                self.lost = Some(error);
+                return Err(ServeError::Lost);
+            }
+            kept => kept?,
+        }
         self.generations.ensure(self.publisher.generation())?;
         self.publisher
             .stage(effects)

@@ -5,6 +5,7 @@
 //! - [`lock`], [`durable`]: one daemon for a state directory, and small files that a crash leaves whole;
 //! - [`mod@apply`]: what that does to rows;
 //! - [`merge`]: foreign states, three-way;
+//! - [`mod@recover`]: a state from both, and what an operator does when that fails;
 //! - the log and the checkpoints: bytes in docs/format.md, rules in docs/design.md.
 //!
 //! Knows nothing of sockets, snapshots' writers or services: the daemon's engine drives it, and
@@ -17,7 +18,11 @@ pub mod checkpoint;
 pub mod durable;
 pub mod entry;
 pub mod lock;
+pub mod log;
 pub mod merge;
+pub mod outcomes;
+pub mod recover;
 
 pub use apply::{ApplyError, Changes, Fold, apply, merge_rows};
 pub use entry::{Effects, Entry, Outcome, TableEffects, Verdict};
+pub use outcomes::Outcomes;

@@ -25,7 +25,7 @@ use super::quota::Held;
 use super::server::Shared;
 use super::watch::watch_changes;
 use super::{put, read};
-use crate::engine::{Bulk, Request, Submission};
+use crate::engine::{Request, Submission};
 
 pub(super) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -113,10 +113,7 @@ pub(super) fn from_json<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Sta
 }
 
 fn id_of(request: &Request) -> Option<&str> {
-    match request {
-        Request::Transaction(transaction) => transaction.id.as_deref(),
-        Request::Domain { id, .. } | Request::Bulk(Bulk { id, .. }) => id.as_deref(),
-    }
+    request.id()
 }
 
 /// An answer that the engine owes.

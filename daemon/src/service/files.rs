@@ -204,7 +204,8 @@ impl<E: Ends> Service<E> {
                         reason = %displaced.reason.display(),
                         "a foreign file was moved aside, and is looked at there for a while"
                     );
-                    self.looks.moved_aside(displaced.path, displaced.reason, now);
+                    self.looks
+                        .moved_aside(displaced.path, displaced.reason, now);
                 }
                 if self.troubles.public.is_over() {
                     info!("the state file is written again");

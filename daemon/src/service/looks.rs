@@ -12,6 +12,7 @@ use tracing::{debug, error, info, warn};
 
 use super::{Event, RETRY_INTERVAL, Requests, Service, StartError, part};
 use crate::ends::Ends;
+use crate::engine::Stage;
 use crate::foreign::Comparer;
 use crate::observe::{FileId, Request, Sight, Tried, observe};
 use crate::scribe::{Job, Known};
@@ -36,9 +37,8 @@ pub(super) struct Looks {
     owed: bool,
     /// Looks in a row that found the file changing.
     restless: u32,
-    /// Changes that could not be merged for now.
-    pending: Option<Found>,
     next_poll: Instant,
+    /// When to read again what could not be merged.
     next_retry: Option<Instant>,
     /// The scribe makes a foreign file the base; until then a look would compare with the old one.
     is_base_owed: bool,
@@ -93,7 +93,6 @@ impl Looks {
             looking: false,
             owed: false,
             restless: 0,
-            pending: None,
             next_poll: now,
             next_retry: None,
             is_base_owed: false,
@@ -105,7 +104,6 @@ impl Looks {
     /// The next look tries whatever stands there.
     pub(super) fn forget(&mut self) {
         self.tried = None;
-        self.pending = None;
         self.next_retry = None;
     }
 
@@ -160,10 +158,11 @@ impl<E: Ends> Service<E> {
             self.look();
         }
         if self.looks.next_retry.is_some_and(|due| due <= now) {
-            self.looks.next_retry = None;
-            if let Some(found) = self.looks.pending.take() {
-                self.merge_found(found)?;
+            self.looks.forget();
+            for aside in &mut self.looks.aside {
+                aside.seen = None;
             }
+            self.look();
         }
         Ok(())
     }
@@ -292,10 +291,8 @@ impl<E: Ends> Service<E> {
     fn merge_found(&mut self, found: Found) -> Result<(), StartError> {
         let began = Instant::now();
         let rows = found.changes.rows();
-        match self.merge(found.changes.clone())? {
+        match self.merge(found.changes)? {
             Ok(generation) => {
-                self.looks.pending = None;
-                self.looks.next_retry = None;
                 if self.troubles.merge.is_over() {
                     info!("foreign changes are merged again");
                 }
@@ -325,7 +322,6 @@ impl<E: Ends> Service<E> {
                         "a foreign state cannot be merged for now; nothing of it was applied, and it is tried again"
                     );
                 }
-                self.looks.pending = Some(found);
                 self.looks.next_retry = Some(Instant::now() + RETRY_INTERVAL);
             }
         }

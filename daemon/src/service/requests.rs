@@ -6,8 +6,6 @@ use std::time::Instant;
 
 use serde_json::json;
 use sherwood_shared::transaction::{Answer, OutcomeKind};
-use sherwood_store::log::{Follower, log_dir};
-use sherwood_store::lock::LockError;
 use sherwood_store::merge::Diff;
 use tracing::{debug, info, warn};
 
@@ -17,7 +15,7 @@ use crate::engine::{Remember, Request, Stage, Submission};
 use crate::flight::{self, Announced};
 use crate::log::chain;
 use crate::log_keeper::{self, Chore, Kept};
-use crate::served::{ServeError, ServedEngine};
+use crate::served::ServedEngine;
 
 /// Requests of one group. More are committed in the next: a group's answers all wait for its end.
 const MOST_IN_GROUP: usize = 512;
@@ -94,7 +92,7 @@ impl<E: Ends> Service<E> {
     /// What became of a transaction.
     pub(super) fn outcome_of(&mut self, id: &str) -> Answer {
         match self.engine.outcomes().find(id) {
-            Some(outcome) => crate::engine::answer_of(&outcome),
+            Some(outcome) => crate::engine::remembered(&outcome),
             None => Answer::unknown(
                 Some(id.to_owned()),
                 "no transaction with this id is remembered: it was never committed, or is too long ago",
@@ -129,7 +127,6 @@ impl<E: Ends> Service<E> {
         let served = self.engine.publisher();
         let snapshot = served.snapshot_path().to_path_buf();
         let socket = snapshot.with_extension("sock");
-        let log = log_dir(served.dir().path());
         let events = self.events.clone();
         let asked = self.events.clone();
         let announced = self.announced.subscribe();
@@ -140,7 +137,7 @@ impl<E: Ends> Service<E> {
             snapshot,
             snapshot_mode: self.config.snapshot_mode,
             access: (*self.access).clone(),
-            limits: self.config.limits.clone(),
+            limits: flight::Limits::default(),
             outcome: Box::new(move |id, reply| {
                 let id = id.to_owned();
                 // Without a loop nobody answers, and the caller's deadline ends it.
@@ -157,12 +154,10 @@ impl<E: Ends> Service<E> {
                     "serving_for_s": began.elapsed().as_secs(),
                 })
             }),
-            changes: Some(Arc::new(LogChanges { log })),
+            changes: None,
             announced: self.announced.subscribe(),
         };
-        let submit = Mutex::new(events);
         let running = flight::serve(options, move |submission| {
-            let events = submit.lock().unwrap_or_else(PoisonError::into_inner);
             // Dropped with its reply, which tells the client that nobody knows.
             let _loop_has_ended = events.send(Event::Submit(submission));
         })

@@ -6,7 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
-use nix::fcntl::OFlag;
+use nix::fcntl::{AT_FDCWD, OFlag, RenameFlags, renameat2};
 use sherwood_client::Snapshot;
 use sherwood_client::locate::{ClusterId, StateDir};
 
@@ -80,18 +80,13 @@ impl Checkpoints {
     ///
     /// [`CheckpointError::Io`].
     pub fn open(dir: &StateDir, cluster: &ClusterId) -> Result<Self, CheckpointError> {
-        let state_dir = dir.path().to_path_buf();
-        let dir = state_dir.join(DIRECTORY);
-        match fs::DirBuilder::new().mode(0o700).create(&dir) {
-            Ok(()) => sync_directory(&state_dir)?,
+        let checkpoints = Self::at(dir, cluster);
+        let Self { state_dir, dir, .. } = &checkpoints;
+        match fs::DirBuilder::new().mode(0o700).create(dir) {
+            Ok(()) => sync_directory(state_dir)?,
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(failed("make the directory", &dir)(error)),
+            Err(error) => return Err(failed("make the directory", dir)(error)),
         }
-        let checkpoints = Self {
-            public: state_dir.join(cluster.state_file_name()),
-            state_dir,
-            dir,
-        };
         for path in names(&checkpoints.dir)? {
             if path.extension().is_some_and(|extension| extension == "tmp") {
                 remove(&path)?;
@@ -110,13 +105,33 @@ impl Checkpoints {
         Ok(checkpoints)
     }
 
+    /// To look at only: changes nothing, and the directory may be missing.
+    #[must_use]
+    pub fn at(dir: &StateDir, cluster: &ClusterId) -> Self {
+        let state_dir = dir.path().to_path_buf();
+        Self {
+            dir: state_dir.join(DIRECTORY),
+            public: state_dir.join(cluster.state_file_name()),
+            state_dir,
+        }
+    }
+
+    /// Does the public file have the bytes of this checkpoint?
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointError::Io`].
+    pub fn is_public(&self, checkpoint: &Path) -> Result<bool, CheckpointError> {
+        same(checkpoint, &self.public)
+    }
+
     /// The private checkpoints, the newest first.
     ///
     /// # Errors
     ///
     /// [`CheckpointError::Io`].
     pub fn list(&self) -> Result<Vec<Listed>, CheckpointError> {
-        list(&self.dir)
+        list_in(&self.dir)
     }
 
     /// The public file's path.
@@ -203,7 +218,10 @@ impl Checkpoints {
 
     /// C2 and C3: makes a checkpoint the public file. **Durable** when this returns `Ok`. The mode of what stood there is kept and,
     /// where this process may set them, its owner and group. Returns what the new file's inode says, so that a
-    /// look at the directory knows it for ours.
+    /// look at the directory knows it for ours; and where what stood there is now, whole, if anything did: it is the caller's to
+    /// remove or to keep, before the next call.
+    ///
+    /// The two change places at one stroke, so that a file that came at the last moment is not lost unseen.
     ///
     /// # Errors
     ///
@@ -213,17 +231,11 @@ impl Checkpoints {
         &self,
         checkpoint: &Path,
         pace: &mut dyn Pace,
-    ) -> Result<fs::Metadata, CheckpointError> {
-        let name = self
-            .public
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
-        let aside = self.state_dir.join(format!("{OUR_PREFIX}{name}.tmp"));
+    ) -> Result<(fs::Metadata, Option<PathBuf>), CheckpointError> {
+        let aside = self.aside();
         let paced = Paced::new(pace);
         let done = self.copy_public(checkpoint, &aside, &paced);
-        let found = done.map_err(|error| {
+        let (found, displaced) = done.map_err(|error| {
             if paced.before(Step::Remove).is_ok() {
                 let _ = fs::remove_file(&aside);
             }
@@ -235,7 +247,14 @@ impl Checkpoints {
         })?;
         self.sync(&self.state_dir, &paced)?;
         self.link_base(checkpoint, &paced)?;
-        Ok(found)
+        Ok((found, displaced.then_some(aside)))
+    }
+
+    /// Where a public file is made, and where what it displaced is found.
+    fn aside(&self) -> PathBuf {
+        let name = self.public.file_name().unwrap_or_default();
+        self.state_dir
+            .join(format!("{OUR_PREFIX}{}.tmp", name.to_string_lossy()))
     }
 
     fn copy_public(
@@ -243,11 +262,13 @@ impl Checkpoints {
         checkpoint: &Path,
         aside: &Path,
         paced: &Paced<'_>,
-    ) -> Result<fs::Metadata, CheckpointError> {
+    ) -> Result<(fs::Metadata, bool), CheckpointError> {
         let from = File::open(checkpoint).map_err(failed("open", checkpoint))?;
         paced
             .before(Step::Create)
             .map_err(failed("create", aside))?;
+        // What a crash left there may be another's file: a new one, never a truncated one.
+        remove(aside)?;
         let to = create(aside, 0o644).map_err(failed("create", aside))?;
         loop {
             paced.before(Step::Copy).map_err(failed("write", aside))?;
@@ -272,8 +293,17 @@ impl Checkpoints {
         paced
             .before(Step::Publish)
             .map_err(failed("replace", &self.public))?;
-        fs::rename(aside, &self.public).map_err(failed("replace", &self.public))?;
-        to.metadata().map_err(failed("look at", &self.public))
+        let exchange = RenameFlags::RENAME_EXCHANGE;
+        let displaced = match renameat2(AT_FDCWD, aside, AT_FDCWD, &self.public, exchange) {
+            Ok(()) => true,
+            // Nothing there, or a file system that cannot.
+            Err(_) => {
+                fs::rename(aside, &self.public).map_err(failed("replace", &self.public))?;
+                false
+            }
+        };
+        let found = to.metadata().map_err(failed("look at", &self.public))?;
+        Ok((found, displaced))
     }
 
     /// Removes private checkpoints beyond the two newest.
@@ -395,8 +425,17 @@ pub(crate) fn file_name(sequence: u64) -> String {
     format!("{sequence:020}.parquet")
 }
 
+/// The private checkpoints in a state directory, the newest first.
+///
+/// # Errors
+///
+/// [`CheckpointError::Io`].
+pub fn list(dir: &StateDir) -> Result<Vec<Listed>, CheckpointError> {
+    list_in(&dir.path().join(DIRECTORY))
+}
+
 /// The checkpoints in `dir`, the newest first; none if it is missing.
-pub(crate) fn list(dir: &Path) -> Result<Vec<Listed>, CheckpointError> {
+fn list_in(dir: &Path) -> Result<Vec<Listed>, CheckpointError> {
     let mut found: Vec<Listed> = names(dir)?
         .into_iter()
         .filter_map(|path| {

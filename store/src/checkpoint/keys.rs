@@ -22,7 +22,8 @@ pub struct Position {
 /// Did we write this file, as a checkpoint? A program that rewrote one may have kept our keys, but not who created it.
 #[must_use]
 pub fn is_checkpoint(file: &Bytes) -> bool {
-    let by = metadata(file).and_then(|metadata| metadata.file_metadata().created_by().map(str::to_owned));
+    let by = metadata(file)
+        .and_then(|metadata| metadata.file_metadata().created_by().map(str::to_owned));
     by.is_some_and(|by| by.starts_with("sherwood version ")) && read_position(file).is_some()
 }
 
