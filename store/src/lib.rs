@@ -9,5 +9,8 @@
 #![forbid(unsafe_code)]
 
 pub mod entry;
+pub mod log;
+pub mod outcomes;
 
 pub use entry::{Effects, Entry, Outcome, TableEffects, Verdict};
+pub use outcomes::Outcomes;
