@@ -21,12 +21,10 @@ pub(in crate::log) fn task_row(keys: &[String]) -> RecordBatch {
             "id" => Arc::new(StringArray::from(keys.to_vec())),
             "type" => Arc::new(StringArray::from(vec!["transcode"; rows])),
             "status" => Arc::new(StringArray::from(vec!["pending"; rows])),
-            "created_at" | "updated_at" => {
-                Arc::new(TimestampMillisecondArray::from(vec![
+            "created_at" | "updated_at" => Arc::new(TimestampMillisecondArray::from(vec![
                     1_767_225_600_000;
                     rows
-                ]))
-            }
+                ])),
             "input_cid" => {
                 let cid = "bafybeigdyrzt5sfp7udm7hu76uh7y26nf3efuylqabf3oclgtqy55fbzdi";
                 Arc::new(StringArray::from(vec![cid; rows]))
