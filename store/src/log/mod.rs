@@ -12,12 +12,16 @@ mod chain;
 mod cursor;
 mod disk;
 mod error;
+#[doc(hidden)]
+pub mod faults;
+mod follow;
 mod keeper;
 mod manifest;
 mod payload;
 mod read;
 mod record;
 mod segment;
+mod verify;
 mod writer;
 
 #[cfg(test)]
@@ -30,11 +34,13 @@ pub use self::bytes::Malformed;
 pub use self::chain::TornTail;
 pub use self::disk::{Disk, DiskFile, RealDisk};
 pub use self::error::{AppendError, KeepError, Last, LogError};
+pub use self::follow::{FollowError, Follower};
 pub use self::keeper::Keeper;
 pub(crate) use self::read::load_outcomes;
 pub use self::read::{Entries, log_dir, read};
 pub(crate) use self::segment::open_to_read;
 pub use self::segment::{LOG_FORMAT, SegmentHeader, SegmentId};
+pub use self::verify::{Report, SegmentReport, verify};
 pub use self::writer::{Log, Opened, Options};
 
 /// Writes a file whole and durably: under another name, synced, renamed, and the directory synced.

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use arrow_array::{
-    Array, ArrayRef, Int32Array, RecordBatch, StringArray, TimestampMillisecondArray,
-    new_null_array,
+    ArrayRef, Int32Array, RecordBatch, StringArray, TimestampMillisecondArray, new_null_array,
 };
 use arrow_schema::Schema;
 use sherwood_shared::schema::{TableId, cluster_schema, table_schema};
@@ -21,12 +20,10 @@ pub(in crate::log) fn task_row(keys: &[String]) -> RecordBatch {
             "id" => Arc::new(StringArray::from(keys.to_vec())),
             "type" => Arc::new(StringArray::from(vec!["transcode"; rows])),
             "status" => Arc::new(StringArray::from(vec!["pending"; rows])),
-            "created_at" | "updated_at" => {
-                Arc::new(TimestampMillisecondArray::from(vec![
+            "created_at" | "updated_at" => Arc::new(TimestampMillisecondArray::from(vec![
                     1_767_225_600_000;
                     rows
-                ]))
-            }
+                ])),
             "input_cid" => {
                 let cid = "bafybeigdyrzt5sfp7udm7hu76uh7y26nf3efuylqabf3oclgtqy55fbzdi";
                 Arc::new(StringArray::from(vec![cid; rows]))
@@ -137,7 +134,7 @@ pub(in crate::log) fn sample(sequence: u64) -> Entry {
 
 pub(in crate::log) fn small() -> Options {
     Options {
-        segment_bytes: 8192,
+        segment_bytes: 4096,
         ..Options::default()
     }
 }
