@@ -18,6 +18,9 @@ pub mod durable;
 pub mod entry;
 pub mod lock;
 pub mod merge;
+pub mod log;
+pub mod outcomes;
 
 pub use apply::{ApplyError, Changes, Fold, apply, merge_rows};
 pub use entry::{Effects, Entry, Outcome, TableEffects, Verdict};
+pub use outcomes::Outcomes;
