@@ -80,18 +80,13 @@ impl Checkpoints {
     ///
     /// [`CheckpointError::Io`].
     pub fn open(dir: &StateDir, cluster: &ClusterId) -> Result<Self, CheckpointError> {
-        let state_dir = dir.path().to_path_buf();
-        let dir = state_dir.join(DIRECTORY);
-        match fs::DirBuilder::new().mode(0o700).create(&dir) {
-            Ok(()) => sync_directory(&state_dir)?,
+        let checkpoints = Self::at(dir, cluster);
+        let Self { state_dir, dir, .. } = &checkpoints;
+        match fs::DirBuilder::new().mode(0o700).create(dir) {
+            Ok(()) => sync_directory(state_dir)?,
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(failed("make the directory", &dir)(error)),
+            Err(error) => return Err(failed("make the directory", dir)(error)),
         }
-        let checkpoints = Self {
-            public: state_dir.join(cluster.state_file_name()),
-            state_dir,
-            dir,
-        };
         for path in names(&checkpoints.dir)? {
             if path.extension().is_some_and(|extension| extension == "tmp") {
                 remove(&path)?;
@@ -110,13 +105,33 @@ impl Checkpoints {
         Ok(checkpoints)
     }
 
+    /// To look at only: changes nothing, and the directory may be missing.
+    #[must_use]
+    pub fn at(dir: &StateDir, cluster: &ClusterId) -> Self {
+        let state_dir = dir.path().to_path_buf();
+        Self {
+            dir: state_dir.join(DIRECTORY),
+            public: state_dir.join(cluster.state_file_name()),
+            state_dir,
+        }
+    }
+
+    /// Does the public file have the bytes of this checkpoint?
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointError::Io`].
+    pub fn is_public(&self, checkpoint: &Path) -> Result<bool, CheckpointError> {
+        same(checkpoint, &self.public)
+    }
+
     /// The private checkpoints, the newest first.
     ///
     /// # Errors
     ///
     /// [`CheckpointError::Io`].
     pub fn list(&self) -> Result<Vec<Listed>, CheckpointError> {
-        list(&self.dir)
+        list_in(&self.dir)
     }
 
     /// The public file's path.
@@ -395,8 +410,17 @@ pub(crate) fn file_name(sequence: u64) -> String {
     format!("{sequence:020}.parquet")
 }
 
+/// The private checkpoints in a state directory, the newest first.
+///
+/// # Errors
+///
+/// [`CheckpointError::Io`].
+pub fn list(dir: &StateDir) -> Result<Vec<Listed>, CheckpointError> {
+    list_in(&dir.path().join(DIRECTORY))
+}
+
 /// The checkpoints in `dir`, the newest first; none if it is missing.
-pub(crate) fn list(dir: &Path) -> Result<Vec<Listed>, CheckpointError> {
+fn list_in(dir: &Path) -> Result<Vec<Listed>, CheckpointError> {
     let mut found: Vec<Listed> = names(dir)?
         .into_iter()
         .filter_map(|path| {
