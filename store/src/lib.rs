@@ -6,7 +6,9 @@
 //! - [`mod@apply`]: what that does to rows;
 //! - [`merge`]: foreign states, three-way;
 //! - [`mod@recover`]: a state from both, and what an operator does when that fails;
-//! - the log and the checkpoints: bytes in docs/format.md, rules in docs/design.md.
+//! - [`log`], [`outcomes`]: what was committed since, and what became of transactions with ids.
+//!
+//! The bytes are in docs/format.md, the rules in docs/design.md.
 //!
 //! Knows nothing of sockets, snapshots' writers or services: the daemon's engine drives it, and
 //! `sherwood recover` uses it without a daemon.

@@ -34,8 +34,10 @@ mod sink;
 pub(crate) mod tests;
 
 pub use self::error::CheckpointError;
+#[cfg(test)]
+pub(crate) use self::files::file_name;
 pub use self::files::{Checkpoints, Listed, Public, Rejected, Written, list};
-pub(crate) use self::files::{file_name, stamp, sync_directory};
+pub(crate) use self::files::{stamp, sync_directory};
 pub use self::keys::{Position, is_checkpoint, read_position};
 pub use self::pace::{Free, Halt, Pace, Share, Step};
 
