@@ -79,6 +79,18 @@ pub(super) struct Space {
     maps: Vec<RegionMut>,
     open: [Option<u32>; 3],
     undo: Option<Undo>,
+    /// What fails on purpose.
+    #[cfg(test)]
+    pub(super) fault: std::cell::Cell<Option<Fault>>,
+}
+
+/// Lets the n-th step from now on fail, once or for good.
+#[cfg(test)]
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Fault {
+    pub(super) after: usize,
+    pub(super) errno: i32,
+    pub(super) for_good: bool,
 }
 
 #[derive(Debug)]
@@ -104,7 +116,35 @@ impl Space {
             maps: Vec::new(),
             open: [None; 3],
             undo: None,
+            #[cfg(test)]
+            fault: std::cell::Cell::new(None),
         }
+    }
+
+    /// A step that can fail: in tests each of them does, once.
+    #[cfg(test)]
+    fn step(&self, action: &'static str) -> Result<(), PublishError> {
+        let Some(mut fault) = self.fault.get() else {
+            return Ok(());
+        };
+        let fails = fault.after == 0;
+        fault.after = fault.after.saturating_sub(1);
+        self.fault.set((!fails || fault.for_good).then_some(fault));
+        if !fails {
+            return Ok(());
+        }
+        let source = io::Error::from_raw_os_error(fault.errno);
+        Err(PublishError::io(action, &self.path, 0, source))
+    }
+
+    #[cfg(not(test))]
+    #[expect(
+        clippy::unnecessary_wraps,
+        clippy::unused_self,
+        reason = "fails in tests alone"
+    )]
+    fn step(&self, _action: &'static str) -> Result<(), PublishError> {
+        Ok(())
     }
 
     pub(super) fn constants(&self) -> &Constants {
@@ -210,6 +250,7 @@ impl Space {
         bytes: u64,
         above: Option<u32>,
     ) -> Result<u64, PublishError> {
+        self.step("place")?;
         let size = self.constants.region_bytes;
         let bytes = align_up(bytes);
         if bytes > size {
@@ -242,6 +283,7 @@ impl Space {
 
     /// Writes at a place that [`place`](Self::place) gave.
     pub(super) fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), PublishError> {
+        self.step("write")?;
         let written = self
             .locate(offset)
             .and_then(|(number, at)| self.maps.get_mut(number).map(|map| map.write(at, bytes)));
@@ -254,6 +296,7 @@ impl Space {
 
     /// Copies a published block to a place that [`place`](Self::place) gave (F7).
     pub(super) fn copy(&mut self, from: u64, to: u64, bytes: u64) -> Result<(), PublishError> {
+        self.step("copy")?;
         let len = usize::try_from(bytes).unwrap_or(usize::MAX);
         let (source, at) = self
             .locate(from)
@@ -479,6 +522,7 @@ impl Space {
 
     /// F8: the file grows by one whole, allocated region; no hole, no later SIGBUS.
     fn grow(&mut self, needed: u64) -> Result<(), PublishError> {
+        self.step("grow")?;
         let size = self.constants.region_bytes;
         let number = u32::try_from(self.regions.len()).unwrap_or(u32::MAX);
         let start = self.constants.region_start(number);

@@ -54,6 +54,12 @@ impl Totals {
         Some(names.into_iter().nth(column).unwrap_or_default())
     }
 
+    /// For tests: rows, then the columns' sizes.
+    #[cfg(test)]
+    pub(super) fn numbers(&self) -> (u64, &[u64]) {
+        (self.rows, &self.columns)
+    }
+
     fn measure(&mut self, rows: &RecordBatch) {
         self.scratch.clear();
         for column in rows.columns() {

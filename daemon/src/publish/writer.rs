@@ -84,6 +84,11 @@ impl Writer {
         &self.tables
     }
 
+    #[cfg(test)]
+    pub(super) fn totals(&self) -> &[Totals; 3] {
+        &self.totals
+    }
+
     pub(super) fn limit(&self) -> u64 {
         self.limit
     }

@@ -273,10 +273,11 @@ impl Columns {
         for (number, field) in self.fields.iter().enumerate() {
             let old = old.next().flatten();
             let of_changes = sources(number);
+            // The keys of rows that stay are equal, whoever brings them.
+            let untouched = number == 0 || !renews && of_changes.iter().all(Option::is_none);
             if let Some(old) = &old
-                && !renews
+                && untouched
                 && alignment.is_in_place()
-                && of_changes.iter().all(Option::is_none)
             {
                 columns.push(ArrayRef::clone(old));
                 continue;
