@@ -27,6 +27,7 @@
 //! | `transact` | conditions, put, patch, delete |
 //! | `domain`, `pending` | tasks, nodes, content; which task waits longest |
 //! | `bulk` | many rows in Arrow form |
+//! | `merge` | what a foreign state changed |
 //! | `ends` | the publisher and the log, as traits |
 
 mod bulk;
@@ -34,6 +35,7 @@ mod cell;
 mod domain;
 mod ends;
 mod layout;
+mod merge;
 mod overlay;
 mod pending;
 mod refusal;
@@ -323,6 +325,10 @@ impl<P: Stage, J: Journal, R: Remember> Engine<P, J, R> {
                     }
                     Request::Domain { op, .. } => domain::operate(&mut overlay, op),
                     Request::Bulk(bulk) => bulk::effects(&mut overlay, bulk).map(|made| {
+                        effects = made;
+                        None
+                    }),
+                    Request::Merge(diff) => merge::effects(&mut overlay, diff).map(|made| {
                         effects = made;
                         None
                     }),

@@ -205,6 +205,12 @@ pub enum Refusal {
         /// What Arrow says.
         source: arrow_schema::ArrowError,
     },
+    /// A foreign state that does not fit ours.
+    #[error("the foreign state cannot be merged: {reason}")]
+    Merge {
+        /// Why, and what to do.
+        reason: String,
+    },
     /// The changes cannot be published.
     #[error("it cannot be published: {reason}")]
     Publish {

@@ -2,13 +2,13 @@
 
 use arrow_array::RecordBatch;
 use sherwood_shared::schema::TableId;
-use sherwood_shared::transaction::DomainOp;
-use sherwood_shared::transaction::{Answer, Condition, Transaction};
+use sherwood_shared::transaction::{Answer, Condition, DomainOp, Transaction};
+use sherwood_store::merge::Diff;
 
 use super::refusal::{MOST_ID_BYTES, Refusal};
 
 /// One request: one transaction.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub enum Request {
     /// Operations with conditions. One that names a generation is judged first of its group, against what is published.
     Transaction(Transaction),
@@ -21,6 +21,8 @@ pub enum Request {
     },
     /// Many rows. Committed as a group of its own.
     Bulk(Bulk),
+    /// What a foreign state changed, as far as it still holds. Committed as a group of its own.
+    Merge(Box<Diff>),
 }
 
 /// Many rows of one table, in one transaction.
@@ -55,6 +57,15 @@ pub struct Submission {
     pub reply: Box<dyn FnOnce(Answer) + Send>,
 }
 
+impl std::fmt::Debug for Submission {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut shown = f.debug_struct("Submission");
+        shown
+            .field("request", &self.request)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Request {
     /// The client's id.
     #[must_use]
@@ -63,12 +74,13 @@ impl Request {
             Self::Transaction(transaction) => transaction.id.as_deref(),
             Self::Domain { id, .. } => id.as_deref(),
             Self::Bulk(bulk) => bulk.id.as_deref(),
+            Self::Merge(_) => None,
         }
     }
 
     /// Is it a group of its own?
     pub(super) fn stands_alone(&self) -> bool {
-        matches!(self, Self::Bulk(_))
+        matches!(self, Self::Bulk(_) | Self::Merge(_))
     }
 
     /// May others be before it in its group? Not if it names a generation: that is the published state's, not that of
@@ -80,7 +92,7 @@ impl Request {
                 !conditions.any(|condition| matches!(condition, Condition::Generation(_)))
             }
             Self::Domain { .. } => true,
-            Self::Bulk(_) => false,
+            Self::Bulk(_) | Self::Merge(_) => false,
         }
     }
 

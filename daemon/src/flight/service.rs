@@ -23,7 +23,7 @@ use super::limits::{JSON_FACTOR, REQUEST_OVERHEAD};
 use super::peer::{Peer, check_read};
 use super::quota::Held;
 use super::server::Shared;
-use crate::engine::{Bulk, Request, Submission};
+use crate::engine::{Request, Submission};
 
 pub(super) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -57,7 +57,7 @@ impl FlightService {
 
     /// Hands a request to the engine. Its charge is given back with the answer.
     pub(super) fn submit(&self, request: Request, held: Held) -> Waiting {
-        let id = id_of(&request).map(str::to_owned);
+        let id = request.id().map(str::to_owned);
         let (sender, receiver) = oneshot::channel();
         let reply = Box::new(move |answer| {
             drop(held);
@@ -108,13 +108,6 @@ pub(super) fn from_json<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Sta
     serde_json::from_slice(body).map_err(|error| {
         Status::invalid_argument(format!("the body is not as it should be: {error}"))
     })
-}
-
-fn id_of(request: &Request) -> Option<&str> {
-    match request {
-        Request::Transaction(transaction) => transaction.id.as_deref(),
-        Request::Domain { id, .. } | Request::Bulk(Bulk { id, .. }) => id.as_deref(),
-    }
 }
 
 /// An answer that the engine owes.
