@@ -17,7 +17,10 @@ pub mod checkpoint;
 pub mod durable;
 pub mod entry;
 pub mod lock;
+pub mod log;
 pub mod merge;
+pub mod outcomes;
 
 pub use apply::{ApplyError, Changes, Fold, apply, merge_rows};
 pub use entry::{Effects, Entry, Outcome, TableEffects, Verdict};
+pub use outcomes::Outcomes;
