@@ -4,7 +4,8 @@ use std::error::Error;
 use std::sync::Arc;
 
 use sherwood_client::Snapshot;
-use sherwood_store::{Effects, Entry, Outcome};
+use sherwood_store::log::{AppendError, Log};
+use sherwood_store::{Effects, Entry, Outcome, Outcomes};
 
 use crate::publish::{PublishError, Publisher, Staged};
 
@@ -61,6 +62,20 @@ pub trait Journal {
     fn next_sequence(&self) -> u64;
 }
 
+impl Journal for Log {
+    fn append(&mut self, entry: &Entry) -> Result<(), JournalError> {
+        self.append(entry).map_err(|error| match error {
+            AppendError::Full { .. } => JournalError::Full(error.into()),
+            AppendError::Refused { .. } => JournalError::Refused(error.into()),
+            // Also what a later log may say: nobody knows.
+            _ => JournalError::Broken(error.into()),
+        })
+    }
+    fn next_sequence(&self) -> u64 {
+        self.next_sequence()
+    }
+}
+
 /// Why an entry is not in the log, or may be.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
@@ -84,6 +99,17 @@ pub trait Remember {
     fn find(&self, id: &str) -> Option<Outcome>;
     /// Remembers an entry's outcomes. Called after the entry became durable.
     fn remember(&mut self, entry: &Entry);
+}
+
+impl Remember for Outcomes {
+    fn find(&self, id: &str) -> Option<Outcome> {
+        self.get(id).cloned()
+    }
+    fn remember(&mut self, entry: &Entry) {
+        for outcome in &entry.outcomes {
+            self.insert(outcome.clone());
+        }
+    }
 }
 
 /// An error with its causes, on one line.

@@ -472,7 +472,7 @@ fn answer(piece: Vec<Submission>, judged: &mut [Judged], generation: u64) {
             Some(Judged::Refused(refusal)) => {
                 Answer::refused(id, Some(generation), refusal.to_string())
             }
-            Some(Judged::Before(outcome)) => remembered(outcome),
+            Some(Judged::Before(outcome)) => answer_of(outcome),
             Some(Judged::As(_)) | None => Answer::unknown(id, "it was not judged"),
         };
         (submission.reply)(answer);
@@ -481,7 +481,7 @@ fn answer(piece: Vec<Submission>, judged: &mut [Judged], generation: u64) {
 
 /// The answer to an id that was judged before (N6).
 #[must_use]
-pub fn remembered(outcome: &Outcome) -> Answer {
+pub fn answer_of(outcome: &Outcome) -> Answer {
     let id = Some(outcome.id.to_string());
     match &outcome.verdict {
         Verdict::Done { task } => {

@@ -59,7 +59,7 @@ impl FlightService {
 
     /// Hands a request to the engine. Its charge is given back with the answer.
     pub(super) fn submit(&self, request: Request, held: Held) -> Waiting {
-        let id = id_of(&request).map(str::to_owned);
+        let id = request.id().map(str::to_owned);
         let (sender, receiver) = oneshot::channel();
         let reply = Box::new(move |answer| {
             drop(held);

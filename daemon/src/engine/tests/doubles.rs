@@ -150,9 +150,11 @@ pub(super) fn apply(state: &State, effects: &Effects) -> State {
 }
 
 /// A log in memory.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Pages {
     pub(super) entries: Vec<Entry>,
+    /// Does not take the entries that it says yes to.
+    pub(super) refuses: fn(&Entry) -> bool,
     pub(super) fail: Option<fn() -> JournalError>,
 }
 
@@ -161,6 +163,9 @@ impl Journal for Pages {
         assert_eq!(entry.sequence, self.next_sequence());
         if let Some(fail) = self.fail {
             return Err(fail());
+        }
+        if (self.refuses)(entry) {
+            return Err(JournalError::Refused("too large".into()));
         }
         self.entries.push(entry.clone());
         Ok(())
@@ -198,13 +203,18 @@ pub(super) fn engine(state: State) -> TestEngine {
         generation: 1,
         fails: |_| false,
     };
+    let pages = Pages {
+        entries: Vec::new(),
+        refuses: |_| false,
+        fail: None,
+    };
     let now = Mutex::new(START_MS);
     let clock = move || {
         let mut now = now.lock().expect("no panic");
         *now += 1;
         *now - 1
     };
-    Engine::new(heap, Pages::default(), Ids::default(), Arc::new(clock))
+    Engine::new(heap, pages, Ids::default(), Arc::new(clock))
 }
 
 /// An engine whose clock stands.
