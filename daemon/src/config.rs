@@ -24,6 +24,8 @@ use sherwood_client::locate::ClusterId;
 use draft::{Draft, Raw};
 use spelling::near_misses;
 
+use crate::flight::Limits;
+
 /// Keeps a cluster's state published as a shared-memory snapshot.
 ///
 /// Watches the Parquet state in the state directory and publishes it as
@@ -68,6 +70,36 @@ pub struct Args {
     /// not given
     #[arg(long, value_name = "BYTES")]
     pub chunk_bytes: Option<OsString>,
+    /// Users who may write beside the daemon's own and root: names or numbers, with commas
+    #[arg(long, value_name = "USERS")]
+    pub access_write_users: Option<OsString>,
+    /// Groups whose members may write beside the daemon's own group
+    #[arg(long, value_name = "GROUPS")]
+    pub access_write_groups: Option<OsString>,
+    /// Connections to the socket, all users together
+    #[arg(long, value_name = "N")]
+    pub limits_connections: Option<OsString>,
+    /// Transactions under way in one exchange
+    #[arg(long, value_name = "N")]
+    pub limits_pipelined: Option<OsString>,
+    /// Memory for requests that are under way, all users together
+    #[arg(long, value_name = "BYTES")]
+    pub limits_request_bytes: Option<OsString>,
+    /// Size of one transaction as JSON
+    #[arg(long, value_name = "BYTES")]
+    pub limits_json_bytes: Option<OsString>,
+    /// Operations of one transaction
+    #[arg(long, value_name = "N")]
+    pub limits_transaction_ops: Option<OsString>,
+    /// Rows of one bulk transaction
+    #[arg(long, value_name = "N")]
+    pub limits_bulk_rows: Option<OsString>,
+    /// Size of one bulk transaction
+    #[arg(long, value_name = "BYTES")]
+    pub limits_bulk_bytes: Option<OsString>,
+    /// Watches of changes, all users together
+    #[arg(long, value_name = "N")]
+    pub limits_watches: Option<OsString>,
 }
 
 /// How log lines look.
@@ -102,13 +134,26 @@ pub struct Config {
     /// Bytes aimed at for a chunk; `None`: chosen by the state's size. At most a quarter of
     /// `region_bytes`, where both are given.
     pub chunk_bytes: Option<usize>,
+    /// Who may write beside the daemon's own user and group: names or numbers.
+    pub access: Writers,
+    /// How much clients may ask for.
+    pub limits: Limits,
+}
+
+/// Users and groups who may write, as configured.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Writers {
+    /// Names or numbers.
+    pub users: Vec<String>,
+    /// Names or numbers.
+    pub groups: Vec<String>,
 }
 
 /// So many chunks fit a region at least: else most of it would stay empty, or nothing fits.
 const CHUNKS_PER_REGION: u64 = 4;
 
 /// Every key, and what its value must be.
-const KEYS: [(&str, &str); 9] = [
+const KEYS: [(&str, &str); 19] = [
     ("state_dir", "a path"),
     ("run_dir", "a path"),
     (
@@ -133,7 +178,36 @@ const KEYS: [(&str, &str); 9] = [
         "a whole number of bytes, a power of two from 4096 on (small ones, below 65536, are for tests)",
     ),
     ("chunk_bytes", "a whole number of bytes above 0"),
+    (
+        "access.write_users",
+        "a list of users, by name or number, in the file as [\"ann\", 1001], else with commas",
+    ),
+    (
+        "access.write_groups",
+        "a list of groups, by name or number, in the file as [\"ops\", 2001], else with commas",
+    ),
+    ("limits.connections", COUNT),
+    ("limits.pipelined", COUNT),
+    ("limits.request_bytes", BYTES),
+    ("limits.json_bytes", BYTES),
+    ("limits.transaction_ops", COUNT),
+    ("limits.bulk_rows", COUNT),
+    ("limits.bulk_bytes", BYTES),
+    ("limits.watches", COUNT),
 ];
+
+const COUNT: &str = "a whole number from 1 to 1000000000";
+const BYTES: &str = "a whole number of bytes from 1024 to 2000000000";
+
+/// A key's name in the environment.
+fn variable(key: &str) -> String {
+    format!("SHERWOOD_{}", key.replace('.', "_").to_uppercase())
+}
+
+/// A key's name on the command line.
+fn flag(key: &str) -> String {
+    format!("--{}", key.replace(['_', '.'], "-"))
+}
 
 /// Why there is no configuration. The daemon has touched nothing.
 #[derive(Debug, thiserror::Error)]
@@ -194,8 +268,27 @@ pub enum ConfigError {
         /// As given.
         region_bytes: u64,
     },
+    /// One request of the largest size would not fit what a user may have under way.
+    #[error(
+        "`{key}` is {bytes}, but one user gets two thirds of `limits.request_bytes`, which is {request_bytes}, and such a request takes {factor} times its size: give at most {} as `{key}`, or at least {} as `limits.request_bytes`",
+        request_bytes / 3 * 2 / factor, bytes.saturating_mul(*factor).saturating_mul(3).div_ceil(2)
+    )]
+    RequestTooLarge {
+        /// The setting.
+        key: &'static str,
+        /// Its value.
+        bytes: usize,
+        /// What such a request takes, in times of its size.
+        factor: usize,
+        /// The budget.
+        request_bytes: usize,
+    },
     /// A setting without which the daemon cannot run.
-    #[error("`{key}` is not set; give --{}, SHERWOOD_{}, or `{key}` in the configuration file", key.replace('_', "-"), key.to_uppercase())]
+    #[error(
+        "`{key}` is not set; give {}, {}, or `{key}` in the configuration file",
+        flag(key),
+        variable(key)
+    )]
     Missing {
         /// The setting.
         key: &'static str,
@@ -235,7 +328,7 @@ impl Sources {
     pub fn resolve(&self) -> Result<(Config, Vec<String>), ConfigError> {
         let mut draft = Draft::default();
         let from_environment = |key: &str| {
-            let name = format!("SHERWOOD_{}", key.to_uppercase());
+            let name = variable(key);
             self.environment
                 .get(OsStr::new(&name))
                 .filter(|value| !value.is_empty())
@@ -267,12 +360,20 @@ impl Sources {
             &args.snapshot_mode,
             &args.region_bytes,
             &args.chunk_bytes,
+            &args.access_write_users,
+            &args.access_write_groups,
+            &args.limits_connections,
+            &args.limits_pipelined,
+            &args.limits_request_bytes,
+            &args.limits_json_bytes,
+            &args.limits_transaction_ops,
+            &args.limits_bulk_rows,
+            &args.limits_bulk_bytes,
+            &args.limits_watches,
         ];
-        for ((key, _), flag) in KEYS.into_iter().zip(flags) {
-            if let Some(value) = flag {
-                draft.set(key, Raw::Text(value), || {
-                    format!("--{}", key.replace('_', "-"))
-                })?;
+        for ((key, _), value) in KEYS.into_iter().zip(flags) {
+            if let Some(value) = value {
+                draft.set(key, Raw::Text(value), || flag(key))?;
             }
         }
         Ok((draft.finish()?, self.misspelt_variables()))
@@ -285,11 +386,11 @@ impl Sources {
             let Some(key) = name.strip_prefix("SHERWOOD_").map(str::to_lowercase) else {
                 continue;
             };
-            let known = KEYS.iter().any(|(known, _)| *known == key);
+            let known = KEYS.iter().any(|(known, _)| variable(known) == *name);
             if let (false, Some(near)) = (known, near_misses(&key).first()) {
-                let near = near.to_uppercase();
+                let near = variable(near);
                 remarks.push(format!(
-                    "the environment variable {name} is not one of ours; did you mean SHERWOOD_{near}?"
+                    "the environment variable {name} is not one of ours; did you mean {near}?"
                 ));
             }
         }
@@ -339,10 +440,13 @@ mod tests {
     #[test]
     fn every_setting_can_be_given_in_all_three_ways() {
         let values = [
-            "/d", "/d", "c", "json", "debug", "50", "0600", "8192", "4096",
+            "/d", "/d", "c", "json", "debug", "50", "0600", "8192", "4096", "ann,7", "ops", "5",
+            "6", "90000000", "2000", "9", "10", "3000", "11",
         ];
         for ((key, _), value) in KEYS.into_iter().zip(values) {
-            let toml = if value.parse::<u64>().is_ok() && key != "snapshot_mode" {
+            let toml = if key.starts_with("access") {
+                format!("{key} = ['{}']\n", value.replace(',', "', '"))
+            } else if value.parse::<u64>().is_ok() && key != "snapshot_mode" {
                 format!("{key} = {value}\n")
             } else {
                 format!("{key} = '{value}'\n")
@@ -353,9 +457,8 @@ mod tests {
                 .map(|line| format!("{line}\n"))
                 .collect();
             let in_file = resolve(Some(&format!("{others}{toml}")), &[], &[]);
-            let name = format!("SHERWOOD_{}", key.to_uppercase());
-            let in_env = resolve(Some(&others), &[(&name, value)], &[]);
-            let flag = format!("--{}", key.replace('_', "-"));
+            let in_env = resolve(Some(&others), &[(&variable(key), value)], &[]);
+            let flag = flag(key);
             let as_flag = resolve(Some(&others), &[], &[&flag, value]);
             assert_eq!(in_file, in_env, "{key}");
             assert_eq!(in_file, as_flag, "{key}");
@@ -449,6 +552,46 @@ mod tests {
                 assert!(resolve(Some(DIRS), &[], &flags).is_ok(), "{chunk}");
             }
         }
+    }
+
+    #[test]
+    fn sections_are_read_and_their_misspelt_keys_are_placed() {
+        let file = format!("{DIRS}[access]\nwrite_users = ['ann', 1001]\n[limits]\nwatches = 3\n");
+        let config = resolve(Some(&file), &[], &[]).unwrap();
+        assert_eq!(config.access.users, ["ann", "1001"]);
+        assert_eq!(config.limits.watches, 3);
+        for (text, told) in [
+            (
+                "[limits]\nwatch = 3\n",
+                "c.toml:4: unknown key `limits.watch`",
+            ),
+            ("[limits]\nwatch = 3\n", "did you mean `limits.watches`?"),
+            ("[limits]\nwatches = 0\n", "c.toml:4:11: 0 (integer)"),
+            (
+                "[access]\nwrite_users = 'ann'\n",
+                "c.toml:4:15: \"ann\" (string)",
+            ),
+            ("[access]\nwrite_users = ['']\n", "c.toml:4:15"),
+            ("limits = 3\n", "c.toml:3"),
+        ] {
+            let error = resolve(Some(&format!("{DIRS}{text}")), &[], &[]).unwrap_err();
+            assert!(error.contains(told), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_largest_request_that_the_budget_never_holds_is_refused() {
+        let with = |text: &str| resolve(Some(&format!("{DIRS}[limits]\n{text}")), &[], &[]);
+        let error =
+            with("request_bytes = 30000\njson_bytes = 3000\nbulk_bytes = 2000\n").unwrap_err();
+        assert!(
+            error.contains("`limits.json_bytes` is 3000") && error.contains("at most 2500"),
+            "{error}"
+        );
+        with("request_bytes = 36000\njson_bytes = 3000\nbulk_bytes = 2000\n").unwrap();
+        let error = with("bulk_bytes = 100000000\n").unwrap_err();
+        assert!(error.contains("at least 300000000"), "{error}");
+        with("bulk_bytes = 100000000\nrequest_bytes = 300000000\n").unwrap();
     }
 
     #[test]

@@ -44,6 +44,7 @@ fn pyarrow_polars_duckdb_and_pandas_read_what_we_write_and_we_what_they_write() 
             "SHERWOOD_MAKE_SNAPSHOT",
             env!("CARGO_BIN_EXE_make_snapshot"),
         )
+        .env("SHERWOOD_FLIGHT_STUB", env!("CARGO_BIN_EXE_flight_stub"))
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .output()
         .expect("runs pytest");

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use sherwood_client::locate::ClusterId;
 
-use super::{CHUNKS_PER_REGION, Config, ConfigError, KEYS, LogFormat};
+use super::{CHUNKS_PER_REGION, Config, ConfigError, KEYS, LogFormat, Writers};
+use crate::flight::{BULK_FACTOR, JSON_FACTOR, Limits};
 
 /// Settings so far; a later [`Draft::set`] wins.
 #[derive(Default)]
@@ -20,6 +21,8 @@ pub(super) struct Draft {
     snapshot_mode: Option<u32>,
     region_bytes: Option<u64>,
     chunk_bytes: Option<usize>,
+    access: Writers,
+    limits: Limits,
 }
 
 /// A value before its setting has looked at it.
@@ -42,6 +45,27 @@ impl<'a> Raw<'a> {
             Raw::Text(text) => text.to_str(),
             Raw::Toml(value) => value.as_str(),
         }
+    }
+    /// Names or numbers.
+    fn names(self) -> Option<Vec<String>> {
+        let names: Option<Vec<String>> = match self {
+            Raw::Text(text) => text
+                .to_str()
+                .map(|text| text.split(',').map(|name| name.trim().to_owned()).collect()),
+            Raw::Toml(value) => {
+                let name = |value: &toml::Value| match value {
+                    toml::Value::String(name) => Some(name.clone()),
+                    toml::Value::Integer(id) => u32::try_from(*id).ok().map(|id| id.to_string()),
+                    _ => None,
+                };
+                value.as_array()?.iter().map(name).collect()
+            }
+        };
+        names.filter(|names| names.iter().all(|name| !name.is_empty()))
+    }
+    fn within(self, least: usize, most: usize) -> Option<usize> {
+        let number = usize::try_from(self.number()?).ok()?;
+        (least..=most).contains(&number).then_some(number)
     }
     fn number(self) -> Option<u64> {
         match self {
@@ -83,12 +107,22 @@ impl Draft {
                 &mut self.region_bytes,
                 raw.number().filter(|n| *n >= 4096 && n.is_power_of_two()),
             ),
-            _ => put(
+            "chunk_bytes" => put(
                 &mut self.chunk_bytes,
                 raw.number()
                     .filter(|&n| n > 0)
                     .and_then(|n| n.try_into().ok()),
             ),
+            "access.write_users" => set(&mut self.access.users, raw.names()),
+            "access.write_groups" => set(&mut self.access.groups, raw.names()),
+            "limits.connections" => set(&mut self.limits.connections, count(raw)),
+            "limits.pipelined" => set(&mut self.limits.pipelined, count(raw)),
+            "limits.request_bytes" => set(&mut self.limits.request_bytes, bytes(raw)),
+            "limits.json_bytes" => set(&mut self.limits.json_bytes, bytes(raw)),
+            "limits.transaction_ops" => set(&mut self.limits.transaction_ops, count(raw)),
+            "limits.bulk_rows" => set(&mut self.limits.bulk_rows, count(raw)),
+            "limits.bulk_bytes" => set(&mut self.limits.bulk_bytes, bytes(raw)),
+            _ => set(&mut self.limits.watches, count(raw)),
         };
         if accepted {
             return Ok(());
@@ -113,6 +147,20 @@ impl Draft {
                 region_bytes,
             });
         }
+        let request_bytes = self.limits.request_bytes;
+        for (key, bytes, factor) in [
+            ("limits.json_bytes", self.limits.json_bytes, JSON_FACTOR),
+            ("limits.bulk_bytes", self.limits.bulk_bytes, BULK_FACTOR),
+        ] {
+            if bytes.saturating_mul(factor).saturating_mul(3) > request_bytes.saturating_mul(2) {
+                return Err(ConfigError::RequestTooLarge {
+                    key,
+                    bytes,
+                    factor,
+                    request_bytes,
+                });
+            }
+        }
         Ok(Config {
             state_dir: self.state_dir.ok_or_else(|| missing("state_dir"))?,
             run_dir: self.run_dir.ok_or_else(|| missing("run_dir"))?,
@@ -123,8 +171,27 @@ impl Draft {
             snapshot_mode: self.snapshot_mode.unwrap_or(0o644),
             region_bytes: self.region_bytes,
             chunk_bytes: self.chunk_bytes,
+            access: self.access,
+            limits: self.limits,
         })
     }
+}
+
+/// Takes an accepted value instead of the default. `false`: there was none.
+fn set<T>(slot: &mut T, value: Option<T>) -> bool {
+    let accepted = value.is_some();
+    if let Some(value) = value {
+        *slot = value;
+    }
+    accepted
+}
+
+fn count(raw: Raw<'_>) -> Option<usize> {
+    raw.within(1, 1_000_000_000)
+}
+
+fn bytes(raw: Raw<'_>) -> Option<usize> {
+    raw.within(1024, 2_000_000_000)
 }
 
 /// Stores an accepted value. `false`: there was none.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use serde::Deserialize;
 use toml::Spanned;
 
 use super::draft::{Draft, Raw};
@@ -16,23 +17,46 @@ pub(super) fn read(path: &Path, draft: &mut Draft) -> Result<(), ConfigError> {
         path: path.to_path_buf(),
         source,
     })?;
-    let table: BTreeMap<Spanned<String>, Spanned<toml::Value>> =
-        toml::from_str(&text).map_err(|error| {
-            let (line, column) = position(&text, error.span().map_or(0, |span| span.start));
-            ConfigError::Syntax {
-                path: path.to_path_buf(),
-                line,
-                column,
-                message: error.message().to_owned(),
-            }
-        })?;
-    for (key, value) in &table {
-        let Some((known, _)) = KEYS.iter().find(|(known, _)| known == key.get_ref()) else {
+    let table: Table = toml::from_str(&text).map_err(|error| {
+        let (line, column) = position(&text, error.span().map_or(0, |span| span.start));
+        ConfigError::Syntax {
+            path: path.to_path_buf(),
+            line,
+            column,
+            message: error.message().to_owned(),
+        }
+    })?;
+    let sections: Sections = toml::from_str(&text).map_err(|error| {
+        let (line, column) = position(&text, error.span().map_or(0, |span| span.start));
+        ConfigError::Syntax {
+            path: path.to_path_buf(),
+            line,
+            column,
+            message: error.message().to_owned(),
+        }
+    })?;
+    let named = |section: &str, key: &Spanned<String>| {
+        (format!("{section}{}", key.get_ref()), key.span().start)
+    };
+    let top = table
+        .iter()
+        .filter(|(key, _)| !SECTIONS.contains(&key.get_ref().as_str()))
+        .map(|(key, value)| (named("", key), value));
+    let access = sections
+        .access
+        .iter()
+        .map(|(key, value)| (named("access.", key), value));
+    let limits = sections
+        .limits
+        .iter()
+        .map(|(key, value)| (named("limits.", key), value));
+    for ((key, at), value) in top.chain(access).chain(limits) {
+        let Some((known, _)) = KEYS.iter().find(|(known, _)| *known == key) else {
             return Err(ConfigError::UnknownKey {
                 path: path.to_path_buf(),
-                line: position(&text, key.span().start).0,
-                key: key.get_ref().clone(),
-                near: near_misses(key.get_ref()),
+                line: position(&text, at).0,
+                near: near_misses(&key),
+                key,
             });
         };
         draft.set(known, Raw::Toml(value.get_ref()), || {
@@ -42,6 +66,19 @@ pub(super) fn read(path: &Path, draft: &mut Draft) -> Result<(), ConfigError> {
     }
     Ok(())
 }
+
+type Table = BTreeMap<Spanned<String>, Spanned<toml::Value>>;
+
+/// Read by themselves, so that each of their keys and values has its place in the text.
+#[derive(Deserialize)]
+struct Sections {
+    #[serde(default)]
+    access: Table,
+    #[serde(default)]
+    limits: Table,
+}
+
+const SECTIONS: [&str; 2] = ["access", "limits"];
 
 /// Line and column (in characters) of a byte offset, counted from 1.
 fn position(text: &str, offset: usize) -> (usize, usize) {

@@ -69,7 +69,10 @@ impl Limits {
 }
 
 /// Parsed JSON takes about so many times the bytes of its text: a value is 32 bytes, an object's entry 100.
-pub(super) const JSON_FACTOR: usize = 8;
+pub const JSON_FACTOR: usize = 8;
+
+/// Rows in bulk take so many times their bytes while they are received and put together.
+pub const BULK_FACTOR: usize = 2;
 
 /// What a request costs beside its bytes: its channel, its closure, its place in queues.
 pub(super) const REQUEST_OVERHEAD: usize = 1024;

@@ -28,7 +28,7 @@ mod socket;
 mod watch;
 
 pub use action::{parse, parse_message};
-pub use limits::Limits;
+pub use limits::{BULK_FACTOR, JSON_FACTOR, Limits};
 pub use peer::Access;
 pub use put::{Command, parse_command};
 pub use server::{Load, Options, Running, ServeError, serve};

@@ -48,6 +48,14 @@ pub struct Announced {
     pub generation: u64,
 }
 
+impl Announced {
+    /// For a server that serves no watches.
+    #[must_use]
+    pub fn never() -> watch::Receiver<Self> {
+        watch::channel(Self::default()).1
+    }
+}
+
 /// Where commits can be read again.
 pub trait ChangeSource: Send + Sync {
     /// Reads from the first commit above `generation` on. May block.

@@ -119,17 +119,20 @@ impl Server {
 }
 
 pub async fn client(socket: &Path) -> Client {
+    Client::new(channel(socket).await).max_decoding_message_size(usize::MAX)
+}
+
+pub async fn channel(socket: &Path) -> Channel {
     let socket = socket.to_path_buf();
     let connect = move |_| {
         let socket = socket.clone();
         async move { UnixStream::connect(socket).await.map(TokioIo::new) }
     };
     let endpoint = Endpoint::from_static("http://localhost");
-    let channel = endpoint
+    endpoint
         .connect_with_connector(tower::service_fn(connect))
         .await
-        .unwrap();
-    Client::new(channel).max_decoding_message_size(usize::MAX)
+        .unwrap()
 }
 
 /// The one answer to an action.
