@@ -144,7 +144,7 @@ fn a_wrong_condition_is_wrong_usage_and_points_at_the_place() {
     let host = Host::new();
     host.sample("state");
     for (condition, said) in [
-        ("statsu = 'x'", "is it status?"),
+        ("statsu = 'x'", "is it status"),
         ("status = ", "expected a value"),
         ("priority = 'high'", "cannot be compared with text"),
     ] {
