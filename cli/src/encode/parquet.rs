@@ -94,52 +94,47 @@ pub fn document(
     let writer = ArrowWriter::try_new(out, schema, Some(properties)).map_err(failed)?;
     let (mut file, factory) = writer.into_serialized_writer().map_err(failed)?;
     let writers = factory.create_column_writers(0).map_err(failed)?;
-    let mut group = Group {
-        row_group: file.next_row_group().map_err(failed)?,
-        writers: writers.into_iter(),
+    let mut writers = writers.into_iter();
+    let mut row_group = file.next_row_group().map_err(failed)?;
+    let mut write = |field: &Field, column: &ArrayRef| {
+        write_column(&mut row_group, &mut writers, field, column)
     };
     for (field, column) in own.iter().zip(cluster.columns()) {
-        group.write(&nullable(field), column)?;
+        write(&nullable(field), column)?;
     }
     for (id, columns) in &kept {
         let table = snapshot.table(*id);
         for (place, field) in columns {
             let (field, column) = one_column(table, *place, field)?;
-            group.write(&field, &column)?;
+            write(&field, &column)?;
             step(table.len());
         }
     }
     for (field, column) in others.iter().zip(cluster.columns().iter().skip(known)) {
-        group.write(&nullable(field), column)?;
+        write(&nullable(field), column)?;
     }
-    let Group { row_group, writers } = group;
-    drop(writers);
     row_group.close().map_err(failed)?;
-    file.close().map_err(failed)?;
+    file.finish().map_err(failed)?;
     Ok(())
 }
 
-/// The only row group, and the columns that it still waits for.
-struct Group<'a, W: Write> {
-    row_group: SerializedRowGroupWriter<'a, W>,
-    writers: std::vec::IntoIter<ArrowColumnWriter>,
-}
-
-impl<W: Write + Send> Group<'_, W> {
-    fn write(&mut self, field: &Field, column: &ArrayRef) -> Result<(), CliError> {
-        for leaf in compute_leaves(field, column).map_err(failed)? {
-            let Some(mut writer) = self.writers.next() else {
-                let what = format!("column {} is one too many", field.name());
-                return Err(failed(ParquetError::General(what)));
-            };
-            writer.write(&leaf).map_err(failed)?;
-            let chunk = writer.close().map_err(failed)?;
-            chunk
-                .append_to_row_group(&mut self.row_group)
-                .map_err(failed)?;
-        }
-        Ok(())
+/// Writes one field into the columns that the row group waits for next.
+fn write_column<W: Write + Send>(
+    row_group: &mut SerializedRowGroupWriter<'_, W>,
+    writers: &mut impl Iterator<Item = ArrowColumnWriter>,
+    field: &Field,
+    column: &ArrayRef,
+) -> Result<(), CliError> {
+    for leaf in compute_leaves(field, column).map_err(failed)? {
+        let Some(mut writer) = writers.next() else {
+            let what = format!("column {} is one too many", field.name());
+            return Err(failed(ParquetError::General(what)));
+        };
+        writer.write(&leaf).map_err(failed)?;
+        let chunk = writer.close().map_err(failed)?;
+        chunk.append_to_row_group(row_group).map_err(failed)?;
     }
+    Ok(())
 }
 
 /// The columns of a table that belong into the document, by their places: a field that a version after the first
