@@ -21,6 +21,8 @@ Examples:
   sherwood get nodes
   sherwood get tasks task-1 task-2 -o json
   sherwood get tasks -o jsonl | jq 'select(.status == \"failed\") | .id'
+  sherwood get tasks --where \"status = 'pending' and resources.gpu_cores >= 2\"
+  sherwood export --table tasks /tmp/tasks.parquet
   sherwood watch --count 1 --timeout 60
   sherwood verify /run/sherwood/default.arrow
 
@@ -91,6 +93,8 @@ pub enum Command {
     Status(StatusArgs),
     /// Print nodes, tasks or content: all of them in key order, or those with the given IDs
     Get(GetArgs),
+    /// Write the state, or rows of one table, as a Parquet, Arrow or JSON file
+    Export(ExportArgs),
     /// Print one line for each new generation that a daemon publishes
     Watch(WatchArgs),
     /// Check a snapshot or a Parquet state file and say what is wrong with it
@@ -147,9 +151,21 @@ Examples:
   sherwood get nodes
   sherwood get tasks task-17 task-4 -o json
   sherwood get content -o jsonl --max-age 10 | wc -l
+  sherwood get tasks --where \"status = 'pending' and assigned_to = 'node-3'\"
+  sherwood get nodes --where \"resources.gpu_count >= 2 and capabilities contains 'cuda'\" -o yaml
+  sherwood get tasks --where \"id like 'train-%' and created_at >= '2026-01-02T00:00:00Z'\" -o csv
+  sherwood get content --where \"pinned and not (size < 1000000 or providers is null)\" -o arrow > big.arrows
+  python3 -c \"import pyarrow as pa; print(pa.ipc.open_stream('big.arrows').read_all())\"
 
-json and jsonl hold every column of the state, the table only the most asked-for. In json and jsonl
-timestamps are text in UTC (2026-01-02T03:04:05.678Z), structs are objects, lists are arrays, binary
+A condition compares columns with values: = != < <= > >=, [not] in ('a', 'b'), [not] like 'a%' (% is
+any text, _ any character, \\ takes the meaning from either), [not] contains (an item of a list, a part
+of a text), is [not] null; and, or, not, parentheses. Text stands in single quotes, timestamps are
+text like '2026-01-02T03:04:05Z', fields of structs have dots, odd names double quotes. A comparison
+with null is neither true nor false, and selects nothing. docs/filter.md has all of it.
+
+All formats but the table hold every column of the state, the table only the most asked-for. In csv
+fields of structs are columns with dotted names, lists are JSON, and nulls are empty. arrow is an IPC
+stream, and not for terminals. In json, jsonl and yaml timestamps are text in UTC (2026-01-02T03:04:05.678Z), structs are objects, lists are arrays, binary
 values are hexadecimal text, and numbers that JSON does not have (NaN, infinities) are null. In a
 table a null is \"-\".
 
@@ -163,6 +179,9 @@ pub struct GetArgs {
     /// Node ids, task ids or CIDs; none for all rows
     #[arg(value_name = "ID")]
     pub ids: Vec<String>,
+    /// Only rows for which this is true, as in "status = 'pending' and assigned_to = 'node-3'"
+    #[arg(short, long, value_name = "EXPR")]
+    pub r#where: Option<String>,
     /// Format
     #[arg(short, long, value_enum, default_value_t = RowFormat::Table)]
     pub output: RowFormat,
@@ -195,6 +214,54 @@ pub enum RowFormat {
     /// Aligned columns for people
     Table,
     /// One array of objects
+    Json,
+    /// One object a line
+    Jsonl,
+    /// One list of objects
+    Yaml,
+    /// A line of names, then one line a row
+    Csv,
+    /// An Arrow IPC stream
+    Arrow,
+}
+
+#[derive(Debug, Group)]
+#[command(after_long_help = "\
+Of the whole state, parquet is the document: one row, as in the state directory, which sherwoodd and
+the document's programs read. json is the document as one object; jsonl has one line for each row, which
+as a transaction puts it. Of one table each format has one row for each row; arrow is an IPC file, and
+always of one table.
+
+A file appears whole or not at all, in place of one of the same name. With - the export goes to
+stdout, and --output says the format.
+
+Examples:
+  sherwood export backup.parquet
+  sherwood export --table tasks --where \"status = 'failed'\" failed.arrow
+  sherwood export --table nodes -o jsonl - | jq .id")]
+pub struct ExportArgs {
+    /// File to write, or - for stdout
+    pub file: PathBuf,
+    /// One table only
+    #[arg(long, value_name = "TABLE", value_enum)]
+    pub table: Option<TableName>,
+    /// Only rows for which this is true: see sherwood get --help
+    #[arg(short, long, value_name = "EXPR", requires = "table")]
+    pub r#where: Option<String>,
+    /// Format [default: by the file's name: .parquet, .arrow, .json, .jsonl]
+    #[arg(short, long, value_enum)]
+    pub output: Option<ExportFormat>,
+    #[command(flatten)]
+    pub age: AgeArgs,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ExportFormat {
+    /// Parquet, compressed with zstd
+    Parquet,
+    /// An Arrow IPC file
+    Arrow,
+    /// One object, or of one table one array
     Json,
     /// One object a line
     Jsonl,

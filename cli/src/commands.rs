@@ -1,5 +1,6 @@
 //! The commands, one module each.
 
+pub mod export;
 pub mod get;
 pub mod sample;
 pub mod snapshot;

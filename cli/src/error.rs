@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use sherwood_client::filter::{FilterError, MaskError, ScanError};
 use sherwood_client::import::ImportError;
 use sherwood_client::locate::{BadClusterId, LocateError};
 use sherwood_client::verify::VerifyError;
@@ -134,6 +135,36 @@ pub enum CliError {
     /// `verify`: everything was said already.
     #[error("the file is damaged")]
     Damaged,
+    /// `--where` with something that is no filter of the table.
+    #[error("cannot use this --where: {error}\n{}", indented(&error.pointer()))]
+    Filter {
+        /// What is wrong, and where. Said with it: it is not a cause.
+        error: Box<FilterError>,
+    },
+    /// A filter that does not fit a batch of its own table.
+    #[error(transparent)]
+    Mask(Box<MaskError>),
+    /// Bytes that a terminal would take for commands.
+    #[error("{format} is not for terminals: redirect it to a file or a pipe")]
+    Terminal {
+        /// What they are.
+        format: &'static str,
+    },
+    /// `export` to a file whose name does not say what it shall be, or to what holds something else.
+    #[error("{why}")]
+    NoFormat {
+        /// What is missing, and what to do.
+        why: String,
+    },
+    /// Rows that a format cannot hold.
+    #[error("cannot write this as {format}")]
+    Format {
+        /// Its name.
+        format: &'static str,
+        /// What its writer said.
+        #[source]
+        source: arrow_schema::ArrowError,
+    },
     /// A value that cannot be printed.
     #[error("cannot print column {column}")]
     Column {
@@ -172,7 +203,10 @@ impl CliError {
         match self {
             // Who reads us has read enough.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
-            Self::ClusterId { .. } => 2,
+            Self::ClusterId { .. }
+            | Self::Filter { .. }
+            | Self::Terminal { .. }
+            | Self::NoFormat { .. } => 2,
             Self::NotFound { .. } => 3,
             _ if self.is_unavailable() => 4,
             _ => 1,
@@ -224,10 +258,37 @@ impl From<ImportError> for CliError {
     }
 }
 
+impl From<FilterError> for CliError {
+    fn from(error: FilterError) -> Self {
+        let error = Box::new(error);
+        Self::Filter { error }
+    }
+}
+
+impl From<ScanError> for CliError {
+    fn from(error: ScanError) -> Self {
+        match error {
+            ScanError::Read(error) => Self::Read(error),
+            ScanError::Mask(error) => Self::Mask(Box::new(error)),
+        }
+    }
+}
+
+impl From<MaskError> for CliError {
+    fn from(error: MaskError) -> Self {
+        Self::Mask(Box::new(error))
+    }
+}
+
 impl From<SampleError> for CliError {
     fn from(error: SampleError) -> Self {
         Self::Sample(Box::new(error))
     }
+}
+
+/// Under the line that says what is wrong.
+fn indented(lines: &str) -> String {
+    format!("  {}", lines.replace('\n', "\n  "))
 }
 
 fn list(paths: &[PathBuf]) -> String {

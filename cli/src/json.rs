@@ -27,6 +27,21 @@ pub struct Rows<'a> {
     cells: Object<'a>,
 }
 
+/// Writes the values of one column.
+pub struct Cells<'a>(Cell<'a>);
+
+impl<'a> Cells<'a> {
+    /// Fails for a column of a kind that cannot be printed.
+    pub fn new(column: &'a dyn Array) -> Result<Self, ArrowError> {
+        cell(column).map(Self)
+    }
+
+    /// Appends the value of one row to `out`.
+    pub fn write(&self, row: usize, out: &mut Vec<u8>) {
+        (self.0)(row, out);
+    }
+}
+
 /// Appends one value of a column.
 type Cell<'a> = Box<dyn Fn(usize, &mut Vec<u8>) + 'a>;
 /// Names, as they stand in front of their values, and the values.

@@ -8,12 +8,14 @@
 
 mod args;
 mod commands;
+mod encode;
 mod error;
 mod find;
 mod freshness;
 mod json;
 mod output;
 mod sample;
+mod select;
 mod table;
 mod text;
 
@@ -43,6 +45,7 @@ fn run(args: &Args) -> Result<(), CliError> {
     match &args.command {
         Command::Status(options) => commands::status::run(&places()?, options),
         Command::Get(options) => commands::get::run(&places()?, options),
+        Command::Export(options) => commands::export::run(&places()?, options),
         Command::Watch(options) => commands::watch::run(&places()?, options),
         Command::Verify(options) => commands::verify::run(&options.file),
         Command::Snapshot(options) => commands::snapshot::run(&places()?, &options.out_dir),

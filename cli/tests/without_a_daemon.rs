@@ -259,7 +259,7 @@ fn a_parquet_file_is_as_old_as_its_last_modification() {
 fn a_pipe_that_is_closed_ends_it_quietly() {
     let host = Host::new();
     host.sample_of("state", "sample", 5000);
-    for format in ["table", "json", "jsonl"] {
+    for format in ["table", "json", "jsonl", "yaml", "csv", "arrow"] {
         let mut child = host
             .command(&["--state-dir", "state", "get", "tasks", "-o", format])
             .stdout(Stdio::piped())
@@ -299,7 +299,9 @@ fn output_that_cannot_be_written_is_an_error() {
 #[test]
 fn every_command_explains_itself() {
     let host = Host::new();
-    for command in ["status", "get", "watch", "verify", "snapshot", "sample"] {
+    for command in [
+        "status", "get", "export", "watch", "verify", "snapshot", "sample",
+    ] {
         let help = host.run(&[command, "--help"]).ended(0);
         assert!(
             help.stdout.contains("Example"),

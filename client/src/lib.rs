@@ -14,6 +14,7 @@
 //!
 //! - [`Reader`], [`Handle`]: acquiring the newest snapshot, waiting for the next;
 //! - [`Snapshot`], [`Table`], [`rows`]: what one holds;
+//! - `filter` (a feature): rows by a condition, `status = 'pending'`;
 //! - [`import`]: Parquet; [`locate`]: where a state is; [`verify`]: is a file whole?
 //!
 //! No syscall and no lock while nothing changes; no thread and no runtime of its own.
@@ -22,6 +23,8 @@
 
 mod chunk;
 mod error;
+#[cfg(feature = "filter")]
+pub mod filter;
 #[cfg(feature = "parquet")]
 pub mod import;
 pub mod locate;

@@ -41,6 +41,11 @@ impl<'s, R: RowRef<'s>> Rows<'s, R> {
         }
     }
 
+    #[cfg(feature = "filter")]
+    pub(crate) fn table(&self) -> &'s Table {
+        self.table
+    }
+
     /// Number of rows.
     #[must_use]
     pub fn len(&self) -> u64 {
@@ -91,6 +96,11 @@ pub struct Row<'s> {
 }
 
 impl<'s> Row<'s> {
+    #[cfg(feature = "filter")]
+    pub(crate) fn new(chunk: &'s Chunk, row: usize) -> Self {
+        Self { chunk, row }
+    }
+
     fn column(&self, known: usize) -> Option<&'s ArrayRef> {
         let at = (*self.chunk.schema.known.get(known)?)?;
         let column = self.chunk.batch.columns().get(at)?;

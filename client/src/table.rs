@@ -310,13 +310,15 @@ impl Table {
     }
 
     /// One chunk by its place in key order; `None` beyond the last.
-    pub fn batch(&self, mut chunk: usize) -> Result<Option<RecordBatch>, ReadError> {
+    pub fn batch(&self, chunk: usize) -> Result<Option<RecordBatch>, ReadError> {
+        Ok(self.chunk_at(chunk)?.map(|chunk| chunk.batch.clone()))
+    }
+
+    pub(crate) fn chunk_at(&self, mut chunk: usize) -> Result<Option<&Chunk>, ReadError> {
         for part in &self.parts {
             let chunks = usize::try_from(part.root.chunks).unwrap_or(0);
             if chunk < chunks {
-                return self
-                    .chunk(part, chunk)
-                    .map(|chunk| Some(chunk.batch.clone()));
+                return self.chunk(part, chunk).map(Some);
             }
             chunk -= chunks;
         }

@@ -9,6 +9,8 @@ use std::sync::{Arc, OnceLock};
 
 use arrow_array::RecordBatch;
 use arrow_buffer::{Buffer, MutableBuffer};
+use sherwood_client::Snapshot;
+use sherwood_client::filter::Filter;
 use sherwood_client::import;
 use sherwood_client::locate::Metadata;
 use sherwood_shared::batch::{BatchDecoder, BatchEncoder, BlockAt};
@@ -24,13 +26,14 @@ use crate::daemon::{parquet as parquet_of, state_with_tasks};
 pub type Target = fn(&[u8]);
 
 /// Every target, by its name.
-pub const TARGETS: [(&str, Target); 6] = [
+pub const TARGETS: [(&str, Target); 7] = [
     ("header", header),
     ("root", root),
     ("index", part_index),
     ("chunk", chunk),
     ("parquet", parquet),
     ("metadata", metadata),
+    ("filter", filter),
 ];
 
 /// The constants of a header, which are what they were once they parse.
@@ -131,6 +134,33 @@ pub fn metadata(bytes: &[u8]) {
     }
 }
 
+/// A filter, on each table that it fits: the table's filtered rows are those that the masks accept.
+pub fn filter(bytes: &[u8]) {
+    static SNAPSHOT: OnceLock<Option<Snapshot>> = OnceLock::new();
+    let snapshot =
+        SNAPSHOT.get_or_init(|| Snapshot::from_state(&state_with_tasks("c", 20, 0)).ok());
+    let Some(snapshot) = snapshot else { return };
+    let text = String::from_utf8_lossy(bytes);
+    let filter = match Filter::parse(&text) {
+        Ok(filter) => filter,
+        Err(error) => {
+            let _shown = (error.to_string(), error.pointer(), error.character());
+            return;
+        }
+    };
+    for table in TableId::ALL.map(|id| snapshot.table(id)) {
+        let Ok(schema) = table.schema() else { return };
+        let Ok(filter) = filter.bind(&schema) else {
+            continue;
+        };
+        let accepted = |batch: RecordBatch| filter.mask(&batch).expect("its schema").true_count();
+        let masked: usize = table.batches().flatten().map(accepted).sum();
+        let filtered = table.filter(&filter).map(|batch| batch.expect("reads"));
+        let filtered: usize = filtered.map(|batch| batch.num_rows()).sum();
+        assert_eq!(filtered, masked, "{text:?} of {}", table.id().name());
+    }
+}
+
 fn aligned(bytes: &[u8]) -> Buffer {
     let mut buffer = MutableBuffer::new(bytes.len());
     buffer.extend_from_slice(bytes);
@@ -156,6 +186,10 @@ pub fn seeds(target: &str) -> Vec<(String, Vec<u8>)> {
             .iter()
             .map(|text| text.as_bytes().to_vec())
             .collect(),
+        "filter" => FILTERS
+            .iter()
+            .map(|text| text.as_bytes().to_vec())
+            .collect(),
         other => panic!("there is no target {other}"),
     };
     let mut seeds = Vec::new();
@@ -178,6 +212,15 @@ pub fn seeds(target: &str) -> Vec<(String, Vec<u8>)> {
     }
     seeds
 }
+
+const FILTERS: [&str; 6] = [
+    "status = 'pending' and assigned_to = 'node-3' or \"type\" in ('a', null, 'it''s')",
+    "id like 'task-%\\_0_' or id >= 'task-0000003' and id not in ('x')",
+    "resources.cpu_cores <= -2.50 or not (progress > 0.3 and pinned)",
+    "input_cids not contains 'c' and created_at < '2026-01-02T03:04:05.678Z'",
+    "not not ((updated_at is not null)) or error contains '' or true",
+    "pinned and size <> 99999999999999999999999999 or replication is null",
+];
 
 const METADATA: [&str; 6] = [
     "{}",

@@ -4,13 +4,13 @@ use std::fs::{self, Permissions};
 use std::io::{BufWriter, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::sync::Arc;
 
 use arrow_array::RecordBatch;
 use arrow_ipc::writer::FileWriter;
-use arrow_schema::{ArrowError, Schema, SchemaRef};
+use arrow_schema::{ArrowError, SchemaRef};
 use sherwood_client::{ReadError, Snapshot, TableId};
 
+use crate::encode;
 use crate::error::CliError;
 use crate::find::{Origin, Places};
 use crate::freshness;
@@ -28,15 +28,9 @@ pub fn run(places: &Places, out_dir: &Path) -> Result<(), CliError> {
         source,
     })?;
     let snapshot = &found.snapshot;
-    let mut metadata = vec![("sherwood.cluster_id".to_owned(), snapshot.cluster_id()?)];
-    if matches!(found.origin, Origin::Shared { .. }) {
-        let generation = snapshot.generation().to_string();
-        metadata.push(("sherwood.generation".to_owned(), generation));
-    }
     let write = |name: &str, schema: &SchemaRef, batches: &mut Batches<'_>| {
-        let schema =
-            Schema::new_with_metadata(schema.fields().clone(), metadata.iter().cloned().collect());
-        write_file(&out_dir.join(name), &Arc::new(schema), batches)
+        let schema = encode::described(schema, &found)?;
+        write_file(&out_dir.join(name), &schema, batches)
     };
     for id in TableId::ALL {
         let table = snapshot.table(id);

@@ -8,25 +8,26 @@ use sherwood_client::rows::{RowRef, Rows};
 use sherwood_client::{ContentRef, NodeRef, ReadError, Snapshot, TableId, TaskRef};
 
 use crate::error::CliError;
+use crate::select::Selection;
 use crate::table::{Column, Layout, left, right};
 use crate::text::{self, NULL};
 
-/// Writes a table with its headings: all rows, or those with these ids.
-pub fn write(
+/// Writes rows of a table with its headings.
+pub fn write<'s>(
     out: &mut impl Write,
-    snapshot: &Snapshot,
+    snapshot: &'s Snapshot,
     table: TableId,
-    ids: Option<&[&str]>,
+    selection: &'s Selection<'_>,
 ) -> Result<(), CliError> {
     match table {
         TableId::Nodes => {
             let active = active_tasks(snapshot)?;
-            print(out, snapshot.nodes(), ids, NODE_COLUMNS, |row| {
+            print(out, snapshot.nodes(), selection, NODE_COLUMNS, |row| {
                 node(row, &active)
             })
         }
-        TableId::Tasks => print(out, snapshot.tasks(), ids, TASK_COLUMNS, task),
-        TableId::Content => print(out, snapshot.content(), ids, CONTENT_COLUMNS, content),
+        TableId::Tasks => print(out, snapshot.tasks(), selection, TASK_COLUMNS, task),
+        TableId::Content => print(out, snapshot.content(), selection, CONTENT_COLUMNS, content),
     }
 }
 
@@ -34,39 +35,17 @@ pub fn write(
 fn print<'s, R: RowRef<'s> + Copy + 's, const N: usize>(
     out: &mut impl Write,
     rows: Rows<'s, R>,
-    ids: Option<&[&str]>,
+    selection: &'s Selection<'_>,
     columns: [Column; N],
     cells: impl Fn(&R) -> [String; N],
 ) -> Result<(), CliError> {
     let mut layout = Layout::new(columns);
-    each(rows, ids, |row| {
+    selection.each(&rows, |row| {
         layout.fit(&cells(row));
         Ok(())
     })?;
     layout.write_headings(out)?;
-    each(rows, ids, |row| Ok(layout.write(out, &cells(row))?))
-}
-
-fn each<'s, R: RowRef<'s> + 's>(
-    rows: Rows<'s, R>,
-    ids: Option<&[&str]>,
-    mut see: impl FnMut(&R) -> Result<(), CliError>,
-) -> Result<(), CliError> {
-    match ids {
-        Some(ids) => {
-            for id in ids {
-                if let Some(row) = rows.get(id)? {
-                    see(&row)?;
-                }
-            }
-        }
-        None => {
-            for row in rows.iter() {
-                see(&row?)?;
-            }
-        }
-    }
-    Ok(())
+    selection.each(&rows, |row| Ok(layout.write(out, &cells(row))?))
 }
 
 const NODE_COLUMNS: [Column; 11] = [
