@@ -53,8 +53,8 @@ pub use address::Address;
 pub use aio::{AsyncWriter, Pending};
 pub use blocking::{Changes, PendingWrite, Writer};
 pub use build::{
-    Cluster, Column, Condition, Key, Operation, Patch, Transaction, cluster, content, generation, nodes,
-    tasks,
+    Cluster, Column, Condition, Key, Operation, Patch, Transaction, cluster, content, generation,
+    nodes, tasks,
 };
 pub use bulk::Mode;
 pub use changes::{AsyncChanges, Change, ChangeOp};

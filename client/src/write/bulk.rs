@@ -186,19 +186,26 @@ async fn send(mut client: Client, id: &str, messages: Vec<FlightData>) -> End {
             Ok(Some(result)) if result.app_metadata.is_empty() => {}
             Ok(Some(result)) => {
                 return match Answer::from_json(&result.app_metadata) {
-                    Ok(answer) if answer.id.as_deref() == Some(id) => match Outcome::of(answer, id) {
+                    Ok(answer) if answer.id.as_deref() == Some(id) => match Outcome::of(answer, id)
+                    {
                         // It is about to go, or late: it is asked again.
                         Outcome::Unknown { reason, .. } => End::Broken(reason),
                         settled => End::Settled(settled),
                     },
                     Ok(answer) => {
                         let other = answer.id.unwrap_or_default();
-                        End::Broken(format!("the daemon answered to {other:?} and not to {id:?}"))
+                        End::Broken(format!(
+                            "the daemon answered to {other:?} and not to {id:?}"
+                        ))
                     }
-                    Err(error) => End::Broken(format!("the daemon's answer makes no sense: {error}")),
+                    Err(error) => {
+                        End::Broken(format!("the daemon's answer makes no sense: {error}"))
+                    }
                 };
             }
-            Ok(None) => return End::Broken("the daemon ended the put without an answer".to_owned()),
+            Ok(None) => {
+                return End::Broken("the daemon ended the put without an answer".to_owned());
+            }
             Err(status) => return End::Failed(status),
         }
     }

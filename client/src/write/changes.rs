@@ -190,7 +190,12 @@ fn classify(status: Status) -> WriteError {
 /// The number in `gone, read from N`.
 fn number_in(message: &str) -> Option<u64> {
     let digits = |character: char| !character.is_ascii_digit();
-    message.split(digits).rev().find(|part| !part.is_empty())?.parse().ok()
+    message
+        .split(digits)
+        .rev()
+        .find(|part| !part.is_empty())?
+        .parse()
+        .ok()
 }
 
 fn parse(line: &[u8]) -> Result<Change, String> {
@@ -198,9 +203,9 @@ fn parse(line: &[u8]) -> Result<Change, String> {
     let generation = value["generation"]
         .as_u64()
         .ok_or("a change without a generation")?;
-    let at = value["at"].as_u64().and_then(|at| {
-        SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(at))
-    });
+    let at = value["at"]
+        .as_u64()
+        .and_then(|at| SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(at)));
     let ops = match value {
         Value::Object(mut fields) => fields.remove("ops"),
         _ => None,

@@ -198,5 +198,7 @@ pub(super) async fn call(
             answer => answer.map_err(failed),
         }
     };
-    timeout(deadline, ask_twice).await.unwrap_or_else(|_| Err(late()))
+    timeout(deadline, ask_twice)
+        .await
+        .unwrap_or_else(|_| Err(late()))
 }

@@ -117,6 +117,7 @@ impl Pipeline {
         loop {
             // A connection without requests is not worth making anew.
             if self.waiting.is_empty() {
+                self.backoff.reset();
                 match self.requests.recv().await {
                     Some(request) => self.take(request),
                     None => return,
@@ -271,7 +272,8 @@ impl Pipeline {
 
     /// The first that waits has its answer, if this is one.
     fn answered(&mut self, data: &FlightData) -> Step {
-        let broken = |what: String| Step::Broken(format!("the daemon's answer makes no sense: {what}"));
+        let broken =
+            |what: String| Step::Broken(format!("the daemon's answer makes no sense: {what}"));
         let answer = match Answer::from_json(&data.app_metadata) {
             Ok(answer) => answer,
             Err(error) => return broken(error.to_string()),
@@ -281,7 +283,10 @@ impl Pipeline {
         };
         let id = first.request.id.clone();
         if answer.id.as_ref() != Some(&id) {
-            let what = format!("it is for {:?} and not for {id:?}", answer.id.unwrap_or_default());
+            let what = format!(
+                "it is for {:?} and not for {id:?}",
+                answer.id.unwrap_or_default()
+            );
             self.waiting.push_front(first);
             return broken(what);
         }
@@ -358,7 +363,8 @@ struct Outgoing {
 
 impl Outgoing {
     fn send(&mut self, message: &Bytes) {
-        let descriptor = std::mem::take(&mut self.is_first).then(|| FlightDescriptor::new_cmd(COMMAND));
+        let descriptor =
+            std::mem::take(&mut self.is_first).then(|| FlightDescriptor::new_cmd(COMMAND));
         // A connection that ended says so at its receiving end.
         let _ended = self.sender.send(FlightData {
             flight_descriptor: descriptor,
