@@ -407,6 +407,11 @@ fn a_watch_goes_on_where_it_was_and_hands_out_every_generation_once() {
         ]})
         .to_string()
     };
+    let part = |generation: u64, id: &str, more: bool| {
+        json!({"generation": generation, "at": 1000, "more": more,
+               "ops": [{"put": "tasks", "row": {"id": id}}]})
+        .to_string()
+    };
     let unavailable = || Some(Status::unavailable("restarted"));
     stub.seen().watch.extend([
         (
@@ -415,14 +420,25 @@ fn a_watch_goes_on_where_it_was_and_hands_out_every_generation_once() {
         ),
         (vec![], unavailable()),
         (vec![line(5), line(6), line(7)], unavailable()),
+        // Cut off for being slow, within a change.
         (
-            vec![line(8)],
-            Some(Status::out_of_range("gone, read from 12")),
+            vec![part(8, "t1", true), part(8, "t2", true)],
+            Some(Status::out_of_range("gone, read from 7: too slow for 30 s")),
+        ),
+        (
+            vec![
+                part(8, "t1", true),
+                part(8, "t2", true),
+                part(8, "t3", false),
+            ],
+            Some(Status::out_of_range(
+                "gone, read from 12: the log begins there",
+            )),
         ),
     ]);
     let writer = writer(&stub, LONG);
     let mut changes = writer.watch(3, &[TableId::Tasks]).expect("watches");
-    for generation in 4..=8 {
+    for generation in 4..=7 {
         let change = changes.next().expect("a change").expect("no error");
         assert_eq!(change.generation, generation);
         assert_eq!(
@@ -435,6 +451,8 @@ fn a_watch_goes_on_where_it_was_and_hands_out_every_generation_once() {
             "{change:?}"
         );
     }
+    let change = changes.next().expect("a change").expect("no error");
+    assert_eq!((change.generation, change.ops.len()), (8, 3), "{change:?}");
     let end = changes.next();
     assert!(
         matches!(end, Some(Err(WriteError::Gone { oldest: Some(12) }))),
@@ -448,7 +466,7 @@ fn a_watch_goes_on_where_it_was_and_hands_out_every_generation_once() {
         .map(|request| request["watch"].clone())
         .collect();
     let from = |from: u64| json!({"from": from, "tables": ["tasks"]});
-    assert_eq!(asked, [from(3), from(6), from(6), from(7)]);
+    assert_eq!(asked, [from(3), from(6), from(6), from(7), from(7)]);
 }
 
 #[test]

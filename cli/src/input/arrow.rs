@@ -86,16 +86,25 @@ pub fn pieces(batches: Batches, path: PathBuf, table: TableId) -> Pieces {
     });
     let mut left: Option<RecordBatch> = None;
     let mut failed: Option<CliError> = None;
+    let mut ended = false;
     Box::new(std::iter::from_fn(move || {
         if let Some(error) = failed.take() {
+            ended = true;
             return Some(Err(error));
+        }
+        // A reader may say the same error for ever.
+        if ended {
+            return None;
         }
         let (mut piece, mut rows, mut bytes) = (Vec::new(), 0, 0);
         loop {
             let batch = match left.take().map(Ok).or_else(|| cut.next()) {
                 None => break,
                 Some(Ok(batch)) => batch,
-                Some(Err(error)) if piece.is_empty() => return Some(Err(error)),
+                Some(Err(error)) if piece.is_empty() => {
+                    ended = true;
+                    return Some(Err(error));
+                }
                 Some(Err(error)) => {
                     failed = Some(error);
                     break;

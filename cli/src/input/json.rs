@@ -58,17 +58,25 @@ pub fn cut(rows: impl Iterator<Item = Result<Row, CliError>> + 'static) -> Piece
     let mut rows = rows.fuse();
     let mut failed: Option<CliError> = None;
     let mut left: Option<Row> = None;
+    let mut ended = false;
     Box::new(std::iter::from_fn(move || {
         if let Some(error) = failed.take() {
-            left = None;
+            ended = true;
             return Some(Err(error));
+        }
+        // A reader may say the same error for ever.
+        if ended {
+            return None;
         }
         let (mut piece, mut bytes) = (Vec::new(), 0);
         loop {
             let row = match left.take().map(Ok).or_else(|| rows.next()) {
                 None => break,
                 Some(Ok(row)) => row,
-                Some(Err(error)) if piece.is_empty() => return Some(Err(error)),
+                Some(Err(error)) if piece.is_empty() => {
+                    ended = true;
+                    return Some(Err(error));
+                }
                 // What is whole goes first.
                 Some(Err(error)) => {
                     failed = Some(error);

@@ -1,7 +1,7 @@
 //! What everybody wrote: changes from a generation on, once each and in order.
 //!
 //! A connection that breaks is made anew, from the last generation that was handed out; a change that comes twice
-//! is handed out once. The daemon cuts off a watcher that does not keep up; it then goes on where it was, as long as
+//! is handed out once, and whole, in however many messages it comes. The daemon cuts off a watcher that does not keep up; it then goes on where it was, as long as
 //! the daemon keeps the changes, and ends with [`WriteError::Gone`] after that: never with a gap.
 
 use std::collections::VecDeque;
@@ -61,6 +61,8 @@ pub struct AsyncChanges {
     seen: u64,
     stream: Option<Streaming<arrow_flight::Result>>,
     ready: VecDeque<Change>,
+    /// The beginning of a change that comes in several messages.
+    partial: Option<Change>,
     backoff: Backoff,
 }
 
@@ -76,6 +78,7 @@ pub(super) async fn watch(
         seen: from,
         stream: None,
         ready: VecDeque::new(),
+        partial: None,
         backoff: Backoff::default(),
     };
     let stream = changes.open().await.map_err(|failure| match failure {
@@ -115,9 +118,13 @@ impl AsyncChanges {
                     self.backoff.reset();
                     self.take(&line.body)?;
                 }
-                Ok(None) => self.stream = None,
-                Err(status) if Failure::of(&status) == Failure::Broken => self.stream = None,
-                Err(status) => return Err(classify(status)),
+                Ok(None) => self.cut(),
+                Err(status) if Failure::of(&status) == Failure::Broken => self.cut(),
+                Err(status) => match classify(status) {
+                    // Cut off for being slow, and the daemon still has what comes next.
+                    WriteError::Gone { oldest: Some(from) } if from <= self.seen => self.cut(),
+                    error => return Err(error),
+                },
             }
         }
     }
@@ -131,6 +138,12 @@ impl AsyncChanges {
                 Err(error) => Some((Err(error), None)),
             }
         })
+    }
+
+    /// The rest of what came in part comes again, whole.
+    fn cut(&mut self) {
+        self.stream = None;
+        self.partial = None;
     }
 
     async fn reopen(&mut self) -> Result<(), WriteError> {
@@ -166,9 +179,18 @@ impl AsyncChanges {
             if line.iter().all(u8::is_ascii_whitespace) {
                 continue;
             }
-            let change = parse(line).map_err(|why| WriteError::Answer { call: CALL, why })?;
+            let (part, more) = parse(line).map_err(|why| WriteError::Answer { call: CALL, why })?;
+            let change = match self.partial.take() {
+                Some(mut change) if change.generation == part.generation => {
+                    change.ops.extend(part.ops);
+                    change
+                }
+                _ => part,
+            };
             let last = self.ready.back().map_or(self.seen, |last| last.generation);
-            if change.generation > last {
+            if more {
+                self.partial = Some(change);
+            } else if change.generation > last {
                 self.ready.push_back(change);
             }
         }
@@ -187,18 +209,17 @@ fn classify(status: Status) -> WriteError {
     }
 }
 
-/// The number in `gone, read from N`.
+/// The number in `gone, read from N: why`.
 fn number_in(message: &str) -> Option<u64> {
-    let digits = |character: char| !character.is_ascii_digit();
-    message
-        .split(digits)
-        .rev()
-        .find(|part| !part.is_empty())?
-        .parse()
-        .ok()
+    let (_, rest) = message.split_once("read from ")?;
+    let end = rest
+        .find(|character: char| !character.is_ascii_digit())
+        .unwrap_or(rest.len());
+    rest.get(..end)?.parse().ok()
 }
 
-fn parse(line: &[u8]) -> Result<Change, String> {
+/// A change or a part of one, and whether more of it follows.
+fn parse(line: &[u8]) -> Result<(Change, bool), String> {
     let value: Value = serde_json::from_slice(line).map_err(|error| error.to_string())?;
     let generation = value["generation"]
         .as_u64()
@@ -206,6 +227,7 @@ fn parse(line: &[u8]) -> Result<Change, String> {
     let at = value["at"]
         .as_u64()
         .and_then(|at| SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(at)));
+    let more = value["more"].as_bool().unwrap_or(false);
     let ops = match value {
         Value::Object(mut fields) => fields.remove("ops"),
         _ => None,
@@ -214,11 +236,12 @@ fn parse(line: &[u8]) -> Result<Change, String> {
         return Err(format!("generation {generation} has no list of operations"));
     };
     let ops = ops.into_iter().map(op).collect::<Result<_, _>>()?;
-    Ok(Change {
+    let change = Change {
         generation,
         at,
         ops,
-    })
+    };
+    Ok((change, more))
 }
 
 fn op(mut op: Value) -> Result<ChangeOp, String> {
