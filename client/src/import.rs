@@ -19,12 +19,12 @@
 
 mod error;
 mod read;
-mod seal;
+pub mod seal;
 mod write;
 
 pub use self::error::{ImportError, WriteError};
-pub use self::read::{read_parquet, read_parquet_bytes};
-pub use self::write::{to_parquet_bytes, write_parquet, write_parquet_atomic};
+pub use self::read::{FileColumns, read_parquet, read_parquet_bytes, read_parquet_columns};
+pub use self::write::{properties, to_parquet_bytes, write_parquet, write_parquet_atomic};
 
 /// The file metadata key that says which version of the schema a file is written in (a decimal number). Files
 /// without it are version 1.

@@ -9,7 +9,7 @@
 use std::sync::{Arc, OnceLock};
 
 use arrow_array::RecordBatch;
-use arrow_schema::SchemaRef;
+use arrow_schema::{DataType, SchemaRef};
 use sherwood_shared::batch::BatchDecoder;
 use sherwood_shared::footer;
 use sherwood_shared::index::PartIndex;
@@ -54,7 +54,7 @@ impl TableSchema {
             let at = schema.index_of(field.name()).ok();
             let found = at.map(|at| schema.field(at).data_type());
             if let Some(found) = found
-                && !found.equals_datatype(field.data_type())
+                && !holds(found, field.data_type())
             {
                 let what = format!(
                     "has a column {} of type {found}, and it is {} by the schema",
@@ -78,6 +78,20 @@ impl TableSchema {
             key,
             known,
         })
+    }
+}
+
+/// Is `found` the `expected` type, or a struct that has fields of others behind those that are expected?
+fn holds(found: &DataType, expected: &DataType) -> bool {
+    match (found, expected) {
+        (DataType::Struct(found), DataType::Struct(expected)) => {
+            found.len() >= expected.len()
+                && found.iter().zip(expected).all(|(found, expected)| {
+                    found.name() == expected.name()
+                        && holds(found.data_type(), expected.data_type())
+                })
+        }
+        _ => found.equals_datatype(expected),
     }
 }
 

@@ -22,10 +22,8 @@
 #![forbid(unsafe_code)]
 
 pub mod config;
-pub mod durable;
 pub mod ends;
 pub mod generation;
-pub mod lock;
 pub mod log;
 pub mod metadata;
 pub mod observe;
@@ -38,3 +36,4 @@ mod systemd;
 pub mod watch;
 
 pub use run::run;
+pub use sherwood_store::{durable, lock};

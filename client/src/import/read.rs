@@ -7,6 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use arrow_array::RecordBatch;
+use arrow_schema::{DataType, FieldRef, Fields, Schema};
 use bytes::Bytes;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
@@ -15,7 +16,7 @@ use parquet::arrow::arrow_reader::{
 use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
 use sherwood_shared::document::from_document;
-use sherwood_shared::schema::check_version;
+use sherwood_shared::schema::{TableId, check_version};
 use sherwood_shared::state::{State, StateError};
 
 use super::error::ImportError;
@@ -68,6 +69,52 @@ pub fn read_parquet_bytes(
     path: &Path,
     expected_cluster: Option<&str>,
 ) -> Result<State, ImportError> {
+    read_parquet_columns(bytes, path, expected_cluster).map(|(state, _)| state)
+}
+
+/// What a file itself has, of what its state has: absent columns and tables read as nulls and as no rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileColumns {
+    /// The columns beside the tables.
+    pub cluster: Fields,
+    /// By `TableId`, in the file's types: the fields of the rows, or `None` if the file lacks the table.
+    pub tables: [Option<Fields>; 3],
+}
+
+impl FileColumns {
+    fn of(document: &Schema) -> Self {
+        let fields_of = |table: TableId| {
+            let (_, column) = document.fields().find(table.name())?;
+            Some(match column.data_type() {
+                DataType::List(item)
+                | DataType::LargeList(item)
+                | DataType::FixedSizeList(item, _)
+                | DataType::ListView(item)
+                | DataType::LargeListView(item) => match item.data_type() {
+                    DataType::Struct(fields) => fields.clone(),
+                    _ => Fields::empty(),
+                },
+                _ => Fields::empty(),
+            })
+        };
+        let beside = |field: &&FieldRef| TableId::from_name(field.name()).is_none();
+        Self {
+            cluster: document.fields().iter().filter(beside).cloned().collect(),
+            tables: TableId::ALL.map(fields_of),
+        }
+    }
+}
+
+/// As [`read_parquet_bytes`], and tells what the file itself has.
+///
+/// # Errors
+///
+/// As [`read_parquet`].
+pub fn read_parquet_columns(
+    bytes: impl Into<Bytes>,
+    path: &Path,
+    expected_cluster: Option<&str>,
+) -> Result<(State, FileColumns), ImportError> {
     let bytes = bytes.into();
     let file = File { path, bytes };
     file.check_frame()?;
@@ -79,7 +126,10 @@ pub fn read_parquet_bytes(
         Err(trouble) => return Err(file.corrupt(&file.bad_column(&metadata), trouble)),
     };
     let document = document.ok_or_else(|| file.state_error(StateError::NotOneRow { rows: 0 }))?;
-    from_document(&document, expected_cluster).map_err(|source| file.state_error(source))
+    let columns = FileColumns::of(&document.schema());
+    let state =
+        from_document(&document, expected_cluster).map_err(|source| file.state_error(source))?;
+    Ok((state, columns))
 }
 
 /// What is read, and its name.

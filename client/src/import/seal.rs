@@ -10,11 +10,11 @@
 //! `created_by` is Sherwood's, which no tool copies.
 
 /// The key; its value is always [`DIGITS`] long.
-pub(super) const KEY: &str = "sherwood.crc32c";
+pub const KEY: &str = "sherwood.crc32c";
 /// The value before it is known.
-pub(super) const UNSEALED: &str = "00000000";
+pub const UNSEALED: &str = "00000000";
 /// How a sealed file's `created_by` begins.
-pub(super) const CREATED_BY: &str = "sherwood version ";
+pub const CREATED_BY: &str = "sherwood version ";
 
 const DIGITS: usize = UNSEALED.len();
 /// Between a key and its value in the footer's encoding (Thrift, compact): field 2 of a pair, a string, its length.
@@ -22,13 +22,15 @@ const BETWEEN: [u8; 2] = [0x18, 0x08];
 
 /// Two checksums that should be one.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Broken {
+pub struct Broken {
+    /// As written.
     pub expected: u32,
+    /// As computed.
     pub found: u32,
 }
 
 /// Computes the checksum of a file written with [`UNSEALED`] and puts it in. `false`: there is no place for it.
-pub(super) fn seal(file: &mut [u8]) -> bool {
+pub fn seal(file: &mut [u8]) -> bool {
     let Some(at) = place(file) else { return false };
     let sum = checksum(file, at);
     file[at..at + DIGITS].copy_from_slice(format!("{sum:08x}").as_bytes());
@@ -36,7 +38,11 @@ pub(super) fn seal(file: &mut [u8]) -> bool {
 }
 
 /// Checks a file; one without a seal passes.
-pub(super) fn check(file: &[u8]) -> Result<(), Broken> {
+///
+/// # Errors
+///
+/// [`Broken`].
+pub fn check(file: &[u8]) -> Result<(), Broken> {
     let Some(at) = place(file) else { return Ok(()) };
     if !footer(file)
         .windows(CREATED_BY.len())
@@ -63,13 +69,20 @@ fn checksum(file: &[u8], at: usize) -> u32 {
 /// of that name cannot pass for the key.
 fn place(file: &[u8]) -> Option<usize> {
     let footer = footer(file);
+    let at = place_in_footer(footer)?;
+    Some(file.len() - 8 - footer.len() + at)
+}
+
+/// Where the digits stand in a footer (without its length and the magic after it): for who writes a file piece by
+/// piece. The checksum of the bytes as they were written, with [`UNSEALED`] in them, is the one to put there.
+#[must_use]
+pub fn place_in_footer(footer: &[u8]) -> Option<usize> {
     let pattern = [KEY.as_bytes(), &BETWEEN].concat();
     let found = footer
         .windows(pattern.len())
         .rposition(|bytes| bytes == pattern)?;
-    let end_of_footer = file.len() - 8;
-    let at = end_of_footer - footer.len() + found + pattern.len();
-    (at + DIGITS <= end_of_footer).then_some(at)
+    let at = found + pattern.len();
+    (at + DIGITS <= footer.len()).then_some(at)
 }
 
 /// The footer's bytes, without its length and the magic after it; nothing if the length cannot be right.

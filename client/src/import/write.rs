@@ -23,19 +23,7 @@ use super::{VERSION_KEY, seal};
 /// [`WriteError::State`] and [`WriteError::Encode`].
 pub fn to_parquet_bytes(state: &State) -> Result<Vec<u8>, WriteError> {
     let (document, version) = to_oldest_document(state).map_err(WriteError::State)?;
-    let properties = WriterProperties::builder()
-        .set_created_by(format!("{}{}", seal::CREATED_BY, env!("CARGO_PKG_VERSION")))
-        .set_compression(Compression::ZSTD(ZstdLevel::default()))
-        // The names for list items that the format prescribes.
-        .set_coerce_types(true)
-        // One row: there is nothing to skip, so nothing to help skipping.
-        .set_statistics_enabled(EnabledStatistics::None)
-        .set_offset_index_disabled(true)
-        .set_key_value_metadata(Some(vec![
-            KeyValue::new(VERSION_KEY.to_owned(), version.to_string()),
-            KeyValue::new(seal::KEY.to_owned(), seal::UNSEALED.to_owned()),
-        ]))
-        .build();
+    let properties = properties(version, &[]);
     let mut bytes = Vec::new();
     let mut writer = ArrowWriter::try_new(&mut bytes, document.schema(), Some(properties))
         .map_err(WriteError::Encode)?;
@@ -45,6 +33,26 @@ pub fn to_parquet_bytes(state: &State) -> Result<Vec<u8>, WriteError> {
     let sealed = seal::seal(&mut bytes);
     debug_assert!(sealed, "the footer is not encoded as expected");
     Ok(bytes)
+}
+
+/// How Sherwood writes a state's file: with `more` in its metadata, between the version and a seal yet to be closed
+/// ([`seal`]).
+#[must_use]
+pub fn properties(version: u32, more: &[(&str, String)]) -> WriterProperties {
+    let pair = |key: &str, value: String| KeyValue::new(key.to_owned(), value);
+    let mut keys = vec![pair(VERSION_KEY, version.to_string())];
+    keys.extend(more.iter().map(|(key, value)| pair(key, value.clone())));
+    keys.push(pair(seal::KEY, seal::UNSEALED.to_owned()));
+    WriterProperties::builder()
+        .set_created_by(format!("{}{}", seal::CREATED_BY, env!("CARGO_PKG_VERSION")))
+        .set_compression(Compression::ZSTD(ZstdLevel::default()))
+        // The names for list items that the format prescribes.
+        .set_coerce_types(true)
+        // One row: there is nothing to skip, so nothing to help skipping.
+        .set_statistics_enabled(EnabledStatistics::None)
+        .set_offset_index_disabled(true)
+        .set_key_value_metadata(Some(keys))
+        .build()
 }
 
 /// Writes the state into `path`, replacing what is there, in place.

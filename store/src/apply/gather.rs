@@ -1,0 +1,153 @@
+//! One column of the merged rows, gathered along runs.
+
+use arrow_array::cast::AsArray;
+use arrow_array::{
+    Array, ArrayRef, ArrowPrimitiveType, PrimitiveArray, StructArray, downcast_primitive,
+    make_array, new_null_array,
+};
+use arrow_buffer::{BooleanBufferBuilder, NullBuffer};
+use arrow_data::ArrayData;
+use arrow_data::transform::{Capacities, MutableArrayData};
+use arrow_schema::{ArrowError, DataType};
+
+/// Consecutive rows of one source, or of nulls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Run {
+    /// [`NULLS`], or the number of the source.
+    source: u32,
+    start: usize,
+    pub(super) len: usize,
+}
+
+/// The source of nulls.
+const NULLS: u32 = u32::MAX;
+
+impl Run {
+    /// `None`: nulls.
+    pub(super) fn of(source: Option<u32>, start: usize, len: usize) -> Self {
+        Self {
+            source: source.unwrap_or(NULLS),
+            start: if source.is_some() { start } else { 0 },
+            len,
+        }
+    }
+
+    /// Does `next` take up where this one ends?
+    pub(super) fn goes_on(&self, next: &Self) -> bool {
+        self.source == next.source && (self.source == NULLS || self.start + self.len == next.start)
+    }
+
+    fn source(&self) -> Option<usize> {
+        (self.source != NULLS).then_some(usize::try_from(self.source).unwrap_or(usize::MAX))
+    }
+}
+
+/// The rows of `sources` that `runs` name, in their order. All sources are of `data_type`.
+pub(super) fn gather(
+    data_type: &DataType,
+    sources: &[ArrayRef],
+    runs: &[Run],
+) -> Result<ArrayRef, ArrowError> {
+    macro_rules! primitive_of {
+        ($type:ty) => {
+            return Ok(primitive::<$type>(data_type, sources, runs))
+        };
+    }
+    let rows = runs.iter().map(|run| run.len).sum();
+    if runs.iter().all(|run| run.source == NULLS) {
+        return Ok(new_null_array(data_type, rows));
+    }
+    downcast_primitive! {
+        data_type => (primitive_of),
+        DataType::Struct(fields) if !fields.is_empty() => {
+            let mut columns = Vec::with_capacity(fields.len());
+            for (number, field) in fields.iter().enumerate() {
+                let children: Vec<ArrayRef> = sources
+                    .iter()
+                    .map(|source| ArrayRef::clone(source.as_struct().column(number)))
+                    .collect();
+                columns.push(gather(field.data_type(), &children, runs)?);
+            }
+            let nulls = nulls(sources, runs, rows);
+            Ok(std::sync::Arc::new(StructArray::try_new(fields.clone(), columns, nulls)?))
+        }
+        _ => other(sources, runs, rows),
+    }
+}
+
+fn primitive<T: ArrowPrimitiveType>(
+    data_type: &DataType,
+    sources: &[ArrayRef],
+    runs: &[Run],
+) -> ArrayRef {
+    let rows = runs.iter().map(|run| run.len).sum();
+    let mut values: Vec<T::Native> = Vec::with_capacity(rows);
+    let arrays: Vec<&[T::Native]> = sources
+        .iter()
+        .map(|source| source.as_primitive::<T>().values().as_ref())
+        .collect();
+    for run in runs {
+        match run.source() {
+            Some(source) => {
+                values.extend_from_slice(&arrays[source][run.start..run.start + run.len]);
+            }
+            None => values.resize(values.len() + run.len, T::Native::default()),
+        }
+    }
+    let array = PrimitiveArray::<T>::new(values.into(), nulls(sources, runs, rows));
+    std::sync::Arc::new(array.with_data_type(data_type.clone()))
+}
+
+/// The nulls of the runs; `None` if there are none.
+fn nulls(sources: &[ArrayRef], runs: &[Run], rows: usize) -> Option<NullBuffer> {
+    let sources: Vec<Option<&NullBuffer>> = sources
+        .iter()
+        .map(|source| source.nulls().filter(|nulls| nulls.null_count() > 0))
+        .collect();
+    if sources.iter().all(Option::is_none) && runs.iter().all(|run| run.source != NULLS) {
+        return None;
+    }
+    let mut bits = BooleanBufferBuilder::new(rows);
+    for run in runs {
+        match run.source().map(|source| sources[source]) {
+            Some(Some(nulls)) => {
+                let start = nulls.offset() + run.start;
+                bits.append_packed_range(start..start + run.len, nulls.validity());
+            }
+            Some(None) => bits.append_n(run.len, true),
+            None => bits.append_n(run.len, false),
+        }
+    }
+    Some(NullBuffer::new(bits.finish())).filter(|nulls| nulls.null_count() > 0)
+}
+
+/// Every other type, with room for just what comes.
+fn other(sources: &[ArrayRef], runs: &[Run], rows: usize) -> Result<ArrayRef, ArrowError> {
+    let data: Vec<ArrayData> = sources.iter().map(Array::to_data).collect();
+    let with_nulls = runs.iter().any(|run| run.source == NULLS);
+    let capacities = match sources.first().map(Array::data_type) {
+        Some(DataType::Utf8 | DataType::Binary) => {
+            Capacities::Binary(rows, Some(bytes(&data, runs)))
+        }
+        _ => Capacities::Array(rows),
+    };
+    let mut out = MutableArrayData::with_capacities(data.iter().collect(), with_nulls, capacities);
+    for run in runs {
+        match run.source() {
+            Some(source) => out.try_extend(source, run.start, run.start + run.len)?,
+            None => out.try_extend_nulls(run.len)?,
+        }
+    }
+    Ok(make_array(out.freeze()))
+}
+
+/// Bytes of the values of runs of text.
+fn bytes(data: &[ArrayData], runs: &[Run]) -> usize {
+    let offsets: Vec<&[i32]> = data.iter().map(|data| data.buffer::<i32>(0)).collect();
+    let run_bytes = |run: &Run| {
+        let offsets = offsets.get(run.source()?)?;
+        let span = (offsets.get(run.start)?, offsets.get(run.start + run.len)?);
+        usize::try_from(span.1 - span.0).ok()
+    };
+    runs.iter().filter_map(run_bytes).sum()
+}

@@ -1,0 +1,1 @@
+//! Effects against a model of rows in a map.

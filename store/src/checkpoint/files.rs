@@ -1,0 +1,546 @@
+//! The files of a state directory's checkpoints, and the order in which they change.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::path::{Path, PathBuf};
+
+use chrono::{DateTime, Utc};
+use nix::fcntl::OFlag;
+use sherwood_client::Snapshot;
+use sherwood_client::locate::{ClusterId, StateDir};
+
+use super::encode::encode;
+use super::error::{CheckpointError, failed};
+use super::keys::{Position, keys};
+use super::pace::{Pace, Step};
+use super::sink::{Paced, Sink};
+use super::{BASE, DIRECTORY, REJECTED};
+use crate::durable::OUR_PREFIX;
+
+/// Private checkpoints that stay.
+const KEPT: usize = 2;
+/// What is copied in one step.
+const PIECE: u64 = 4 << 20;
+
+/// The checkpoints of one cluster. The caller holds the state's lock (W1).
+#[derive(Debug)]
+pub struct Checkpoints {
+    state_dir: PathBuf,
+    dir: PathBuf,
+    public: PathBuf,
+}
+
+/// A private checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Where it is.
+    pub path: PathBuf,
+    /// The last entry in it, by its name.
+    pub sequence: u64,
+}
+
+/// A checkpoint that was just written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// The private file.
+    pub path: PathBuf,
+    /// Where it stands.
+    pub position: Position,
+    /// Its length.
+    pub bytes: u64,
+}
+
+/// What stands at the public name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Public {
+    /// Nothing.
+    Missing,
+    /// A copy of a private checkpoint that is still there.
+    Ours,
+    /// Another's file, whose changes we have already ([`Checkpoints::set_base`]).
+    Merged,
+    /// Another's file.
+    Foreign,
+}
+
+/// A foreign file that was moved aside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejected {
+    /// Where it is now.
+    pub path: PathBuf,
+    /// The text that says why.
+    pub reason: PathBuf,
+}
+
+impl Checkpoints {
+    /// Makes the directory, if need be, and removes what unfinished work left in it.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointError::Io`].
+    pub fn open(dir: &StateDir, cluster: &ClusterId) -> Result<Self, CheckpointError> {
+        let checkpoints = Self::at(dir, cluster);
+        let Self { state_dir, dir, .. } = &checkpoints;
+        match fs::DirBuilder::new().mode(0o700).create(dir) {
+            Ok(()) => sync_directory(state_dir)?,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(failed("make the directory", dir)(error)),
+        }
+        for path in names(&checkpoints.dir)? {
+            if path.extension().is_some_and(|extension| extension == "tmp") {
+                remove(&path)?;
+            }
+        }
+        // C3: a crash came between the public name and the base.
+        if checkpoints.public()? == Public::Ours {
+            for listed in checkpoints.list()? {
+                if same(&listed.path, &checkpoints.public)?
+                    && !same(&listed.path, &checkpoints.base())?
+                {
+                    checkpoints.link_base(&listed.path, &Paced::new(&mut super::Free))?;
+                }
+            }
+        }
+        Ok(checkpoints)
+    }
+
+    /// To look at only: changes nothing, and the directory may be missing.
+    #[must_use]
+    pub fn at(dir: &StateDir, cluster: &ClusterId) -> Self {
+        let state_dir = dir.path().to_path_buf();
+        Self {
+            dir: state_dir.join(DIRECTORY),
+            public: state_dir.join(cluster.state_file_name()),
+            state_dir,
+        }
+    }
+
+    /// Does the public file have the bytes of this checkpoint?
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointError::Io`].
+    pub fn is_public(&self, checkpoint: &Path) -> Result<bool, CheckpointError> {
+        same(checkpoint, &self.public)
+    }
+
+    /// The private checkpoints, the newest first.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointError::Io`].
+    pub fn list(&self) -> Result<Vec<Listed>, CheckpointError> {
+        list_in(&self.dir)
+    }
+
+    /// The public file's path.
+    #[must_use]
+    pub fn public_path(&self) -> &Path {
+        &self.public
+    }
+
+    /// C4: entries up to this one are in every checkpoint that is kept, so the log of them may go. 0 while there is
+    /// only one: the log must then reach back to it, and to whatever it was made from.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointError::Io`].
+    pub fn oldest_kept(&self) -> Result<u64, CheckpointError> {
+        let all = self.list()?;
+        Ok(all.get(KEPT - 1).map_or(0, |listed| listed.sequence))
+    }
+
+    /// Writes a private checkpoint. **Durable** when this returns `Ok` (C1). Replaces one of the same position.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointError`]; nothing is left behind but, after a failed sync of the directory, the checkpoint itself.
+    pub fn write(
+        &self,
+        snapshot: &Snapshot,
+        position: Position,
+        pace: &mut dyn Pace,
+    ) -> Result<Written, CheckpointError> {
+        let path = self.dir.join(file_name(position.sequence));
+        let aside = path.with_extension("parquet.tmp");
+        let paced = Paced::new(pace);
+        let bytes = self
+            .write_aside(snapshot, position, &aside, &path, &paced)
+            .map_err(|error| {
+                // The error that matters is the one above; what cannot be removed is, by the next `open`.
+                if paced.before(Step::Remove).is_ok() {
+                    let _ = fs::remove_file(&aside);
+                }
+                if paced.is_stopped() {
+                    CheckpointError::Stopped
+                } else {
+                    error
+                }
+            })?;
+        Ok(Written {
+            path,
+            position,
+            bytes,
+        })
+    }
+
+    fn write_aside(
+        &self,
+        snapshot: &Snapshot,
+        position: Position,
+        aside: &Path,
+        path: &Path,
+        paced: &Paced<'_>,
+    ) -> Result<u64, CheckpointError> {
+        paced
+            .before(Step::Create)
+            .map_err(failed("create", aside))?;
+        let file = create(aside, 0o600).map_err(failed("create", aside))?;
+        let mut sink = Sink::new(&file, paced);
+        encode(snapshot, &keys(position), &mut sink, paced).map_err(|error| match error {
+            CheckpointError::Encode(source) => written(source, aside),
+            other => other,
+        })?;
+        if !sink.seal().map_err(failed("write", aside))? {
+            return Err(CheckpointError::Unsealed {
+                path: aside.to_owned(),
+            });
+        }
+        paced.before(Step::Sync).map_err(failed("sync", aside))?;
+        file.sync_all().map_err(failed("sync", aside))?;
+        let bytes = file.metadata().map_err(failed("look at", aside))?.len();
+        paced.before(Step::Name).map_err(failed("rename", aside))?;
+        fs::rename(aside, path).map_err(failed("rename", aside))?;
+        self.sync(&self.dir, paced)?;
+        Ok(bytes)
+    }
+
+    /// C2 and C3: makes a checkpoint the public file. **Durable** when this returns `Ok`. The mode of what stood there is kept and,
+    /// where this process may set them, its owner and group. Returns what the new file's inode says, so that a
+    /// look at the directory knows it for ours.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointError`]; what stood at the public name still does, but after a failed step behind
+    /// [`Step::Publish`]: then the copy does.
+    pub fn publish(
+        &self,
+        checkpoint: &Path,
+        pace: &mut dyn Pace,
+    ) -> Result<fs::Metadata, CheckpointError> {
+        let name = self
+            .public
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        let aside = self.state_dir.join(format!("{OUR_PREFIX}{name}.tmp"));
+        let paced = Paced::new(pace);
+        let done = self.copy_public(checkpoint, &aside, &paced);
+        let found = done.map_err(|error| {
+            if paced.before(Step::Remove).is_ok() {
+                let _ = fs::remove_file(&aside);
+            }
+            if paced.is_stopped() {
+                CheckpointError::Stopped
+            } else {
+                error
+            }
+        })?;
+        self.sync(&self.state_dir, &paced)?;
+        self.link_base(checkpoint, &paced)?;
+        Ok(found)
+    }
+
+    fn copy_public(
+        &self,
+        checkpoint: &Path,
+        aside: &Path,
+        paced: &Paced<'_>,
+    ) -> Result<fs::Metadata, CheckpointError> {
+        let from = File::open(checkpoint).map_err(failed("open", checkpoint))?;
+        paced
+            .before(Step::Create)
+            .map_err(failed("create", aside))?;
+        let to = create(aside, 0o644).map_err(failed("create", aside))?;
+        loop {
+            paced.before(Step::Copy).map_err(failed("write", aside))?;
+            // The kernel copies, and shares blocks where the file system can.
+            let copied = io::copy(&mut (&from).take(PIECE), &mut (&to));
+            if copied.map_err(failed("write", aside))? == 0 {
+                break;
+            }
+            paced.before(Step::Sync).map_err(failed("sync", aside))?;
+            to.sync_data().map_err(failed("sync", aside))?;
+        }
+        if let Ok(old) = fs::symlink_metadata(&self.public)
+            && old.is_file()
+        {
+            // Only root may give a file away; for others the mode is all that can be kept.
+            let _not_ours_to_give = fchown(&to, Some(old.uid()), Some(old.gid()));
+            to.set_permissions(fs::Permissions::from_mode(old.mode() & 0o777))
+                .map_err(failed("set the mode of", aside))?;
+        }
+        paced.before(Step::Sync).map_err(failed("sync", aside))?;
+        to.sync_all().map_err(failed("sync", aside))?;
+        paced
+            .before(Step::Publish)
+            .map_err(failed("replace", &self.public))?;
+        fs::rename(aside, &self.public).map_err(failed("replace", &self.public))?;
+        to.metadata().map_err(failed("look at", &self.public))
+    }
+
+    /// Removes private checkpoints beyond the two newest.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointError`]; those that are left are whole.
+    pub fn prune(&self, pace: &mut dyn Pace) -> Result<(), CheckpointError> {
+        let paced = Paced::new(pace);
+        for old in self.list()?.into_iter().skip(KEPT) {
+            paced
+                .before(Step::Remove)
+                .map_err(failed("remove", &old.path))?;
+            remove(&old.path)?;
+        }
+        Ok(())
+    }
+
+    /// What stands at the public name, by its bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointError::Io`].
+    pub fn public(&self) -> Result<Public, CheckpointError> {
+        if fs::metadata(&self.public).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+            return Ok(Public::Missing);
+        }
+        for listed in self.list()? {
+            if same(&listed.path, &self.public)? {
+                return Ok(Public::Ours);
+            }
+        }
+        match same(&self.base(), &self.public)? {
+            true => Ok(Public::Merged),
+            false => Ok(Public::Foreign),
+        }
+    }
+
+    /// The file that a foreign replacement of the public one is compared with. It may be missing.
+    #[must_use]
+    pub fn base(&self) -> PathBuf {
+        self.dir.join(BASE)
+    }
+
+    /// C3: from now on the base is this foreign file, whose changes are in the log. **Durable** when this returns `Ok`.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointError::Io`]; the base is the old one or this.
+    pub fn set_base(&self, bytes: &[u8]) -> Result<(), CheckpointError> {
+        let aside = self.dir.join(format!("{BASE}.tmp"));
+        let mut file = create(&aside, 0o600).map_err(failed("create", &aside))?;
+        io::Write::write_all(&mut file, bytes).map_err(failed("write", &aside))?;
+        file.sync_all().map_err(failed("sync", &aside))?;
+        let base = self.base();
+        fs::rename(&aside, &base).map_err(failed("rename", &aside))?;
+        sync_directory(&self.dir)
+    }
+
+    /// The base becomes a second name of a private checkpoint, which never changes (C1).
+    fn link_base(&self, checkpoint: &Path, paced: &Paced<'_>) -> Result<(), CheckpointError> {
+        let base = self.base();
+        let aside = self.dir.join(format!("{BASE}.tmp"));
+        paced.before(Step::Base).map_err(failed("replace", &base))?;
+        match fs::remove_file(&aside) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(failed("remove", &aside)(error));
+            }
+            _ => {}
+        }
+        if fs::hard_link(checkpoint, &aside).is_err() {
+            fs::copy(checkpoint, &aside).map_err(failed("write", &aside))?;
+            File::open(&aside)
+                .and_then(|file| file.sync_all())
+                .map_err(failed("sync", &aside))?;
+        }
+        fs::rename(&aside, &base).map_err(failed("rename", &aside))?;
+        // Two names of one file: a rename between them does nothing, and leaves the temporary one.
+        let _ = fs::remove_file(&aside);
+        self.sync(&self.dir, paced)
+    }
+
+    /// Moves a foreign file that is no state out of the way, and says why beside it. Its writer, if it still has it open, goes on
+    /// writing there.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointError::Io`]; the file is at one of the two places.
+    pub fn reject(&self, path: &Path, reason: &str) -> Result<Rejected, CheckpointError> {
+        reject(&self.state_dir, path, reason)
+    }
+
+    fn sync(&self, dir: &Path, paced: &Paced<'_>) -> Result<(), CheckpointError> {
+        let asked = paced.before(Step::SyncDirectory);
+        asked.map_err(|error| {
+            if paced.is_stopped() {
+                CheckpointError::Stopped
+            } else {
+                failed("sync", dir)(error)
+            }
+        })?;
+        sync_directory(dir)
+    }
+}
+
+/// The encoder's error; one of the file's where it comes from there.
+fn written(source: parquet::errors::ParquetError, path: &Path) -> CheckpointError {
+    match source {
+        parquet::errors::ParquetError::External(inner) => match inner.downcast::<io::Error>() {
+            Ok(error) => failed("write", path)(*error),
+            Err(inner) => CheckpointError::Encode(parquet::errors::ParquetError::External(inner)),
+        },
+        other => CheckpointError::Encode(other),
+    }
+}
+
+/// `<position>.parquet`.
+pub(crate) fn file_name(sequence: u64) -> String {
+    format!("{sequence:020}.parquet")
+}
+
+/// The private checkpoints in a state directory, the newest first.
+///
+/// # Errors
+///
+/// [`CheckpointError::Io`].
+pub fn list(dir: &StateDir) -> Result<Vec<Listed>, CheckpointError> {
+    list_in(&dir.path().join(DIRECTORY))
+}
+
+/// The checkpoints in `dir`, the newest first; none if it is missing.
+fn list_in(dir: &Path) -> Result<Vec<Listed>, CheckpointError> {
+    let mut found: Vec<Listed> = names(dir)?
+        .into_iter()
+        .filter_map(|path| {
+            let digits = path.file_name()?.to_str()?.strip_suffix(".parquet")?;
+            let all_digits = digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit());
+            let sequence = digits.parse().ok().filter(|_| all_digits)?;
+            Some(Listed { path, sequence })
+        })
+        .collect();
+    found.sort_by_key(|listed| std::cmp::Reverse(listed.sequence));
+    Ok(found)
+}
+
+fn names(dir: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed("list", dir)(error)),
+    };
+    let paths: io::Result<Vec<PathBuf>> = entries
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect();
+    paths.map_err(failed("list", dir))
+}
+
+fn remove(path: &Path) -> Result<(), CheckpointError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", path)(error)),
+        _ => Ok(()),
+    }
+}
+
+fn create(path: &Path, mode: u32) -> io::Result<File> {
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(mode)
+        .custom_flags(flags.bits())
+        .open(path)
+}
+
+pub(crate) fn sync_directory(dir: &Path) -> Result<(), CheckpointError> {
+    File::open(dir)
+        .and_then(|dir| dir.sync_all())
+        .map_err(failed("sync", dir))
+}
+
+/// Have both files the same bytes? A missing one is the same as none.
+pub(crate) fn same(one: &Path, other: &Path) -> Result<bool, CheckpointError> {
+    let open = |path: &Path| match File::open(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failed("open", path)(error)),
+    };
+    let (Some(mut a), Some(mut b)) = (open(one)?, open(other)?) else {
+        return Ok(false);
+    };
+    let of = |file: &File, path| file.metadata().map_err(failed("look at", path));
+    let (found_a, found_b) = (of(&a, one)?, of(&b, other)?);
+    if (found_a.dev(), found_a.ino()) == (found_b.dev(), found_b.ino()) {
+        return Ok(true);
+    }
+    if found_a.len() != found_b.len() || !found_b.is_file() {
+        return Ok(false);
+    }
+    let (mut left, mut right) = (vec![0; 1 << 18], vec![0; 1 << 18]);
+    loop {
+        let got = a.read(&mut left).map_err(failed("read", one))?;
+        if got == 0 {
+            return Ok(true);
+        }
+        match b.read_exact(&mut right[..got]) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
+            other_error => other_error.map_err(failed("read", other))?,
+        }
+        if left[..got] != right[..got] {
+            return Ok(false);
+        }
+    }
+}
+
+/// A time as part of a file's name.
+pub(crate) fn stamp() -> String {
+    let now: DateTime<Utc> = Utc::now();
+    now.format("%Y%m%dT%H%M%S%.3fZ").to_string()
+}
+
+fn reject(state_dir: &Path, path: &Path, reason: &str) -> Result<Rejected, CheckpointError> {
+    let dir = state_dir.join(REJECTED);
+    match fs::create_dir(&dir) {
+        Ok(()) => sync_directory(state_dir)?,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(failed("make the directory", &dir)(error)),
+    }
+    let name = path
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
+    let stamp = stamp();
+    let mut target = dir.join(format!("{stamp}-{name}"));
+    let mut count = 1;
+    while fs::symlink_metadata(&target).is_ok() {
+        count += 1;
+        target = dir.join(format!("{stamp}-{count}-{name}"));
+    }
+    fs::rename(path, &target).map_err(failed("move", path))?;
+    let reason_name = format!(
+        "{}.reason.txt",
+        target.file_name().unwrap_or_default().to_string_lossy()
+    );
+    let reason_path = dir.join(&reason_name);
+    fs::write(&reason_path, format!("{reason}\n")).map_err(failed("write", &reason_path))?;
+    sync_directory(&dir)?;
+    sync_directory(state_dir)?;
+    Ok(Rejected {
+        path: target,
+        reason: reason_path,
+    })
+}

@@ -1,0 +1,49 @@
+//! Checkpoints: the whole state as Parquet, so that the log before it may go.
+//!
+//! ```text
+//! <state-dir>/state_<cluster_id>.parquet          public: what other programs read and replace
+//! <state-dir>/checkpoints/<position>.parquet      private: the two newest; position: the last entry in it, 20 digits
+//! <state-dir>/checkpoints/base.parquet            what stood at the public name last, as far as we know
+//! <state-dir>/rejected/<time>-<name>              foreign files that were no state, each with a `.reason.txt`
+//! ```
+//!
+//! Others overwrite the public file as they like, in place too. So nothing of ours depends on it: recovery starts
+//! from a private checkpoint, and a foreign replacement is compared with `base.parquet`
+//! (docs/decisions/0009-private-checkpoints.md).
+//!
+//! One thread writes them, and holds the state's lock (W1). It may die between any two steps:
+//!
+//! - **C1** A name in `checkpoints/` but for `*.tmp` is a whole file: written, synced, renamed, and the directory synced.
+//! - **C2** The public file is a copy of a private checkpoint that is already durable, and takes its name in one step.
+//! - **C3** `base.parquet` becomes what the public file is only after that: a base that is too old makes a merge keep
+//!   more of ours, one that is too new would let old values of ours come back.
+//! - **C4** The second newest private checkpoint stays until a newer one is durable (C1), and so does the log from it on: who
+//!   releases the log asks [`Checkpoints::oldest_kept`].
+//! - **C5** No step needs more memory than about the largest column takes three times: as an array, encoded, compressed.
+//! - **C6** A log exists before the first checkpoint does, so that a checkpoint without a log is always a loss.
+//!
+//! Not promised: that the public file is the newest checkpoint at every moment; nothing of ours reads it for that.
+
+mod encode;
+mod error;
+mod files;
+mod keys;
+mod pace;
+mod sink;
+#[cfg(test)]
+pub(crate) mod tests;
+
+pub use self::error::CheckpointError;
+#[cfg(test)]
+pub(crate) use self::files::file_name;
+pub use self::files::{Checkpoints, Listed, Public, Rejected, Written, list};
+pub(crate) use self::files::{stamp, sync_directory};
+pub use self::keys::{Position, read_position};
+pub use self::pace::{Free, Halt, Pace, Share, Step};
+
+/// The directory of private checkpoints, in the state directory.
+pub const DIRECTORY: &str = "checkpoints";
+/// Where refused foreign files go, in the state directory.
+pub const REJECTED: &str = "rejected";
+/// In [`DIRECTORY`]: see the module.
+pub const BASE: &str = "base.parquet";

@@ -1,0 +1,198 @@
+//! What goes wrong with a log, and what to do then.
+
+use std::io;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use super::bytes::Malformed;
+
+/// What every error about damage ends with.
+const ADVICE: &str = "Nothing was changed. `sherwood recover verify` shows what is whole; then put the missing files \
+    back, or go on without the damaged part with `sherwood recover restore` or `salvage`";
+
+/// Why a log cannot be read or opened.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum LogError {
+    /// The kernel refused something.
+    #[error("cannot {doing} {path:?}")]
+    Io {
+        /// A verb.
+        doing: &'static str,
+        /// Of what.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// A segment's header cannot be read.
+    #[error(
+        "{path:?} is no segment of this log: {reason}. If this is another version's, upgrade Sherwood; else see `sherwood recover verify`"
+    )]
+    SegmentHeader {
+        /// The segment.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A file is not the segment that belongs at its name: it was swapped with another or an older one.
+    #[error("{path:?} is not the segment that belongs there ({reason}): sequences {first} to {last} are affected. {advice}", advice = ADVICE)]
+    Swapped {
+        /// The file.
+        path: PathBuf,
+        /// How that is known.
+        reason: String,
+        /// First sequence that is not there as it was.
+        first: u64,
+        /// Last; the end of the log, if it is not known.
+        last: Last,
+    },
+    /// Segments are missing.
+    #[error("the log in {dir:?} lacks segments: sequences {first} to {last} are missing. {advice}", advice = ADVICE)]
+    Missing {
+        /// The log's directory.
+        dir: PathBuf,
+        /// First sequence that is missing.
+        first: u64,
+        /// Last one.
+        last: Last,
+    },
+    /// A record is damaged, and good ones follow.
+    #[error("{path:?} is damaged at byte {offset}, and good records follow: sequences {first} to {last} are affected. {advice}", advice = ADVICE)]
+    Damaged {
+        /// The segment.
+        path: PathBuf,
+        /// Where the damage begins.
+        offset: u64,
+        /// First sequence that cannot be read.
+        first: u64,
+        /// Last one.
+        last: u64,
+    },
+    /// A record's checksum is right, and its content means nothing.
+    #[error(
+        "entry {sequence} at byte {offset} of {path:?} has the right checksum and cannot be understood. It was written by another version of Sherwood: upgrade, or see `sherwood recover verify`"
+    )]
+    Undecodable {
+        /// The segment.
+        path: PathBuf,
+        /// Where the record begins.
+        offset: u64,
+        /// Which entry.
+        sequence: u64,
+        /// What is wrong with it.
+        #[source]
+        source: Malformed,
+    },
+    /// The log's manifest is gone or damaged.
+    #[error(
+        "the manifest {path:?} cannot be used ({reason}), so whether segments are missing cannot be known. See `sherwood recover verify`"
+    )]
+    Manifest {
+        /// The manifest.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A file of outcomes cannot be used.
+    #[error(
+        "the outcomes of transactions in {path:?} cannot be used ({reason}): a retry of one of them would be done twice. Restore the file, or move it away if nobody will retry"
+    )]
+    Outcomes {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The entries asked for were released.
+    #[error(
+        "the log begins with sequence {oldest}, and {wanted} was asked for: the entries before were released after a checkpoint"
+    )]
+    Released {
+        /// The first that was wanted.
+        wanted: u64,
+        /// The first that is there.
+        oldest: u64,
+    },
+    /// The log ends before something that is known to have been in it.
+    #[error("the log ends with sequence {last}, and a checkpoint holds everything up to {needed}. {advice}", advice = ADVICE)]
+    EndsBefore {
+        /// The sequence of the last entry.
+        last: u64,
+        /// That of the checkpoint.
+        needed: u64,
+    },
+}
+
+/// The last of a range of sequences.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Last {
+    /// This one.
+    Sequence(u64),
+    /// All behind the first.
+    EndOfLog,
+}
+
+impl std::fmt::Display for Last {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Sequence(sequence) => sequence.fmt(f),
+            Self::EndOfLog => f.write_str("the end of the log"),
+        }
+    }
+}
+
+/// Why an entry was not appended. Only after [`AppendError::Sync`] may it be in the log.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum AppendError {
+    /// Nothing was written: the disk is full. The log is as before; try again when there is space.
+    #[error(
+        "the disk is full: cannot {doing}. Nothing was logged; make space for the state directory"
+    )]
+    Full {
+        /// A verb and its object.
+        doing: &'static str,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// Nothing was written: the entry is none that the log can hold. The log is as before.
+    #[error("the entry cannot be logged: {reason}")]
+    Refused {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Whether the entry is durable is not known, and never will be by this log: every later call fails.
+    #[error(
+        "the log cannot {doing}: what was written last may be lost. Restart the daemon, which reads what is there; if it happens again, replace the disk"
+    )]
+    Sync {
+        /// A verb and its object.
+        doing: &'static str,
+        /// What the kernel said; none in the calls after the one that failed.
+        #[source]
+        source: Option<io::Error>,
+    },
+}
+
+/// Why the log could not be kept in order: nothing is lost, and the next call tries again.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum KeepError {
+    /// The kernel refused something.
+    #[error("cannot {doing} {path:?}")]
+    Io {
+        /// A verb.
+        doing: &'static str,
+        /// Of what.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// What is to be released cannot be read.
+    #[error("cannot release old segments of the log")]
+    Log(#[from] LogError),
+}

@@ -1,0 +1,1 @@
+//! Cut, flipped, swapped and deleted.
