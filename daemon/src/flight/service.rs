@@ -112,10 +112,6 @@ pub(super) fn from_json<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Sta
     })
 }
 
-fn id_of(request: &Request) -> Option<&str> {
-    request.id()
-}
-
 /// An answer that the engine owes.
 pub(super) struct Waiting {
     pub(super) id: Option<String>,

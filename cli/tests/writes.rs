@@ -1,0 +1,340 @@
+//! What the commands that change a state send, print and end with.
+
+mod common;
+#[path = "../../client/tests/stub/mod.rs"]
+mod stub;
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::Stdio;
+
+use common::Host;
+use serde_json::{Value, json};
+use sherwood_daemon::publish::Publisher;
+use stub::{Act, Stub};
+
+/// A state that is served, and a socket beside its snapshot.
+struct Served {
+    host: Host,
+    stub: Stub,
+    _publisher: Publisher,
+}
+
+impl Served {
+    fn new() -> Self {
+        let host = Host::new();
+        let state = host.sample("state");
+        let publisher = host.publish(&state, "run");
+        let stub = Stub::start(&host.path("run").join("sample.sock"));
+        Self {
+            host,
+            stub,
+            _publisher: publisher,
+        }
+    }
+
+    fn run(&self, args: &[&str]) -> common::Ran {
+        self.host.run(&[&["--run-dir", "run"], args].concat())
+    }
+
+    /// The only request that came, without its id if that was made up.
+    fn request(&self) -> Value {
+        let requests = std::mem::take(&mut self.stub.seen().requests);
+        let [request] = &requests[..] else {
+            panic!("{requests:?}");
+        };
+        let mut request = request.clone();
+        let object = request.as_object_mut().expect("an object");
+        if object["id"].as_str().is_some_and(|id| id.len() == 36) {
+            object.shift_remove("id");
+        }
+        request
+    }
+}
+
+#[test]
+fn each_command_sends_its_operation_and_says_in_which_generation_it_is_done() {
+    let served = Served::new();
+    let patch = json!({"patch": "tasks", "key": "t", "set": {"status": "running", "progress": 0.5,
+        "resources": {"cpu_cores": 2}}});
+    let condition = json!({"table": "tasks", "key": "t", "column": "status", "equals": "assigned"});
+    let cases: [(&[&str], Value); 11] = [
+        (
+            &[
+                "patch",
+                "tasks",
+                "t",
+                "status=running",
+                "progress=0.5",
+                "resources.cpu_cores=2",
+                "--if",
+                "status=assigned",
+            ],
+            json!({"do": "transaction", "if": [condition], "ops": [patch]}),
+        ),
+        (
+            &["patch", "cluster", "master_id=n2"],
+            json!({"do": "transaction", "ops": [{"patch": "cluster", "set": {"master_id": "n2"}}]}),
+        ),
+        (
+            &["delete", "content", "a", "b", "--id", "mine"],
+            json!({"do": "transaction", "id": "mine",
+                   "ops": [{"delete": "content", "key": "a"}, {"delete": "content", "key": "b"}]}),
+        ),
+        (
+            &["assign", "t", "n"],
+            json!({"do": "assign", "task": "t", "node": "n"}),
+        ),
+        (&["start", "t"], json!({"do": "start", "task": "t"})),
+        (
+            &["complete", "t", "--output", "a", "b"],
+            json!({"do": "complete", "task": "t", "outputs": ["a", "b"]}),
+        ),
+        (
+            &["fail", "t", "--reason", "why"],
+            json!({"do": "fail", "task": "t", "reason": "why"}),
+        ),
+        (&["release", "t"], json!({"do": "release", "task": "t"})),
+        (
+            &["cancel", "t", "--id", "mine too"],
+            json!({"do": "cancel", "id": "mine too", "task": "t"}),
+        ),
+        (&["retry", "t"], json!({"do": "retry", "task": "t"})),
+        (
+            &["start", "t", "-o", "text"],
+            json!({"do": "start", "task": "t"}),
+        ),
+    ];
+    for (number, (args, expected)) in (1..).zip(cases) {
+        let ran = served.run(args).ended(0);
+        assert_eq!(
+            ran.stdout,
+            format!("done in generation {number}\n"),
+            "{args:?}"
+        );
+        assert_eq!(ran.stderr, "", "{args:?}");
+        assert_eq!(served.request(), expected, "{args:?}");
+    }
+}
+
+#[test]
+fn a_claim_prints_the_task_and_ends_with_3_where_there_is_none() {
+    let served = Served::new();
+    let ran = served.run(&["claim", "n", "--type", "a", "b"]).ended(0);
+    assert_eq!(ran.stdout, "task-1\n");
+    assert_eq!(
+        served.request(),
+        json!({"do": "claim", "node": "n", "types": ["a", "b"]})
+    );
+    let ran = served.run(&["claim", "idle", "--type", "a"]).ended(3);
+    assert_eq!(ran.stdout, "");
+    assert_eq!(
+        ran.stderr,
+        "error: no pending task of type a fits \"idle\"\n"
+    );
+}
+
+#[test]
+fn a_refusal_ends_with_5_and_what_is_not_known_with_6_and_its_id() {
+    let served = Served::new();
+    served.stub.will(&[Act::Refuse]);
+    let ran = served.run(&["start", "t1"]).ended(5);
+    assert_eq!(ran.stdout, "");
+    assert_eq!(ran.stderr, "error: refused: tasks: no row with id \"t1\"\n");
+    served.stub.will(&[Act::Refuse]);
+    let ran = served
+        .run(&["start", "t1", "-o", "json", "--id", "x"])
+        .ended(5);
+    let expected = json!({"id": "x", "outcome": "refused", "generation": 7,
+                          "reason": "tasks: no row with id \"t1\""});
+    assert_eq!(ran.json(), expected);
+    served.stub.will(&[Act::Silence]);
+    let ran = served
+        .run(&["start", "t1", "--id", "x", "--timeout", "0.2"])
+        .ended(6);
+    assert_eq!(
+        ran.stderr,
+        "error: it is not known whether \"x\" was applied: the daemon did not answer within the deadline; \
+         send it again with the same id\n"
+    );
+    let ran = served.run(&["start", "t1", "--id", "x"]).ended(0);
+    assert_eq!(ran.stdout, "done in generation 1\n");
+}
+
+#[test]
+fn without_a_daemon_nothing_is_changed_and_the_exit_code_is_4() {
+    let host = Host::new();
+    host.sample("state");
+    let ran = host.run(&["--state-dir", "state", "start", "t"]).ended(4);
+    assert!(
+        ran.stderr.contains("only a daemon changes a state"),
+        "{ran:?}"
+    );
+    let served = Served::new();
+    std::fs::remove_file(served.stub.path()).expect("removes");
+    let ran = served.run(&["start", "t"]).ended(4);
+    assert!(ran.stderr.contains("is sherwoodd running"), "{ran:?}");
+}
+
+#[test]
+fn words_that_mean_nothing_are_wrong_usage() {
+    let served = Served::new();
+    for (args, told) in [
+        (&["patch", "tasks", "t"][..], "nothing to set"),
+        (&["patch", "tasks", "t", "status"], "COL=VALUE"),
+        (&["patch", "tasks", "t", "=5"], "COL=VALUE"),
+        (&["patch", "nothing", "t", "a=5"], "invalid value"),
+        (&["put", "tasks"], "--file"),
+        (&["apply", "-f", "x", "--mode", "patch"], "--table"),
+        (&["start", "t", "--id", ""], "--id"),
+    ] {
+        let ran = served.run(args).ended(2);
+        assert!(ran.stderr.contains(told), "{args:?}: {ran:?}");
+    }
+    assert!(served.stub.seen().requests.is_empty());
+}
+
+#[test]
+fn apply_answers_line_by_line_and_its_exit_code_is_that_of_the_worst_answer() {
+    let served = Served::new();
+    let lines = "{\"id\":\"a\",\"ops\":[{\"delete\":\"tasks\",\"key\":\"t\"}]}\n\n\
+                 {\"do\":\"start\",\"id\":\"b\",\"task\":\"t\"}\n{\"id\":\"c\",\"ops\":[]}\n";
+    std::fs::write(served.host.path("lines.jsonl"), lines).expect("writes");
+    let apply = &["apply", "-f", "lines.jsonl", "--timeout", "0.3"];
+    let outcomes = |ran: &common::Ran| -> Vec<String> {
+        let answer = |line: &&str| serde_json::from_str::<Value>(line).expect("an answer");
+        let text =
+            |answer: Value| format!("{} {}", answer["id"], answer["outcome"]).replace('"', "");
+        ran.lines().iter().map(answer).map(text).collect()
+    };
+    served.stub.will(&[Act::Serve, Act::Refuse]);
+    let ran = served.run(apply).ended(5);
+    assert_eq!(outcomes(&ran), ["a done", "b refused", "c done"]);
+    assert_eq!(
+        ran.stderr,
+        "error: of 3 transactions 1 were refused and 0 are unknown\n"
+    );
+    let ran = served.run(apply).ended(0);
+    assert_eq!(outcomes(&ran), ["a done", "b done", "c done"]);
+    std::fs::write(
+        served.host.path("lines.jsonl"),
+        "{\"id\":\"d\",\"ops\":[]}\n{\"ops\":5}\n",
+    )
+    .expect("writes");
+    let ran = served.run(apply).ended(1);
+    assert_eq!(outcomes(&ran), ["d done"]);
+    assert!(ran.stderr.contains("line 2"), "{ran:?}");
+}
+
+#[test]
+fn apply_answers_a_program_that_waits_for_each_answer() {
+    let served = Served::new();
+    let mut child = served
+        .host
+        .command(&["--run-dir", "run", "apply", "-f", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("runs");
+    let mut lines = child.stdin.take().expect("a pipe");
+    let mut answers = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+    for number in 1..=5 {
+        writeln!(lines, "{{\"do\":\"start\",\"task\":\"t{number}\"}}").expect("writes");
+        let answer = answers.next().expect("an answer").expect("reads");
+        let answer: Value = serde_json::from_str(&answer).expect("an answer");
+        assert_eq!(answer["generation"], json!(number), "{answer}");
+    }
+    drop(lines);
+    assert_eq!(child.wait().expect("ends").code(), Some(0));
+}
+
+#[test]
+fn rows_are_put_from_every_kind_of_file_and_an_export_of_tables_is_imported_whole() {
+    let served = Served::new();
+    let rows = |name: &str| served.host.path(name);
+    std::fs::write(
+        rows("t.jsonl"),
+        "{\"id\":\"t1\"}\n{\"id\":\"t2\",\"status\":\"pending\"}\n",
+    )
+    .expect("writes");
+    std::fs::write(rows("t.csv"), "id,status\nt1,\nt2,pending\n").expect("writes");
+    let ran = served
+        .run(&["put", "tasks", "-f", "t.jsonl", "--id", "x"])
+        .ended(0);
+    assert_eq!(ran.stdout, "2 rows done in generation 1\n");
+    let put = |row: Value| json!({"put": "tasks", "row": row});
+    let pending = put(json!({"id": "t2", "status": "pending"}));
+    let expected =
+        json!({"do": "transaction", "id": "x", "ops": [put(json!({"id": "t1"})), pending]});
+    assert_eq!(served.request(), expected);
+    served.run(&["put", "tasks", "-f", "t.csv"]).ended(0);
+    let without = put(json!({"id": "t1", "status": null}));
+    assert_eq!(served.request()["ops"], json!([without, pending]));
+    // Arrow: what `sherwood snapshot` writes.
+    served.run(&["snapshot", "out"]).ended(0);
+    served
+        .run(&["put", "tasks", "-f", "out/tasks.arrow", "--id", "y"])
+        .ended(0);
+    assert_eq!(served.request(), json!({"put": "tasks", "id": "y"}));
+    assert_eq!(served.stub.seen().rows["y"], 40);
+    let ran = served
+        .run(&["import", "out", "--id", "z", "-o", "json"])
+        .ended(0);
+    assert_eq!(ran.json()["rows"], json!(65));
+    let requests = std::mem::take(&mut served.stub.seen().requests);
+    let tables: Vec<_> = requests.iter().map(|request| &request["put"]).collect();
+    assert_eq!(tables, ["nodes", "tasks", "content"]);
+    served
+        .run(&["import", "state/state_sample.parquet", "--id", "w"])
+        .ended(0);
+    let requests = std::mem::take(&mut served.stub.seen().requests);
+    let ids: Vec<_> = requests.iter().map(|request| &request["id"]).collect();
+    assert_eq!(ids[..3], ["w", "w-2", "w-3"]);
+    assert_eq!(served.stub.seen().rows["w-2"], 40);
+    // Another cluster's state is not taken by accident.
+    served.host.sample_of("other", "other", 3);
+    let ran = served
+        .run(&["import", "other/state_other.parquet"])
+        .ended(1);
+    assert!(ran.stderr.contains("--any-cluster"), "{ran:?}");
+}
+
+#[test]
+fn a_file_that_breaks_off_says_where_and_how_much_of_it_is_in() {
+    let served = Served::new();
+    let rows: String = (0..5_001)
+        .map(|row| format!("{{\"id\":\"t{row}\"}}\n"))
+        .collect();
+    std::fs::write(served.host.path("t.jsonl"), rows + "{\"id\":oops}\n").expect("writes");
+    let ran = served.run(&["put", "tasks", "-f", "t.jsonl"]).ended(1);
+    assert!(ran.stderr.contains("line 5002"), "{ran:?}");
+    served.stub.will(&[Act::Serve, Act::Refuse]);
+    let ran = served.run(&["put", "tasks", "-f", "t.jsonl"]).ended(5);
+    assert!(
+        ran.stderr.contains("5000 rows before this piece are in"),
+        "{ran:?}"
+    );
+}
+
+#[test]
+fn every_command_has_examples_and_the_exit_codes_stand_in_the_help() {
+    let host = Host::new();
+    let help = host.run(&["--help"]).ended(0).stdout;
+    for told in [
+        "5  refused: nothing of it was applied",
+        "6  unknown: it may have been applied",
+    ] {
+        assert!(help.contains(told), "{help}");
+    }
+    for command in [
+        "apply", "put", "patch", "delete", "assign", "claim", "start", "complete", "fail",
+        "release", "cancel", "retry", "import",
+    ] {
+        assert!(
+            help.contains(&format!("\n  {command} ")),
+            "{command}: {help}"
+        );
+        let help = host.run(&[command, "--help"]).ended(0).stdout;
+        assert!(help.contains("Example"), "{command}: {help}");
+        assert!(help.contains("sherwood "), "{command}: {help}");
+    }
+}
