@@ -1,18 +1,24 @@
 //! What the command line says: every option, its help, and the exit codes.
 
+mod write;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args as Group, Parser, Subcommand, ValueEnum};
 use sherwood_client::TableId;
 
+pub use write::*;
+
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done
   1  error: damaged or unreadable data, no permission, a disk that is full, ...
   2  wrong usage
-  3  an ID was not found (those that were are printed)
-  4  stale (older than --max-age) or unavailable (no state there, no daemon)";
+  3  an ID was not found (those that were are printed), or there is no task to claim
+  4  stale (older than --max-age) or unavailable (no state there, no daemon)
+  5  refused: nothing of it was applied
+  6  unknown: it may have been applied; run it again with the same --id";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -22,14 +28,17 @@ Examples:
   sherwood get tasks task-1 task-2 -o json
   sherwood get tasks -o jsonl | jq 'select(.status == \"failed\") | .id'
   sherwood watch --count 1 --timeout 60
+  sherwood patch tasks task-1 status=pending priority=5
+  sherwood claim node-1 --type build
+  sherwood apply -f changes.jsonl
   sherwood verify /run/sherwood/default.arrow
 
 Results go to stdout, everything else to stderr.";
 
-/// Look at the state of a cluster: its nodes, tasks and content.
+/// Look at the state of a cluster, its nodes, tasks and content, and change it.
 ///
 /// With a running sherwoodd the state is read from its snapshot in shared memory; without
-/// one, from the Parquet file in the state directory.
+/// one, from the Parquet file in the state directory. Changes need the daemon.
 #[derive(Debug, Parser)]
 #[command(
     name = "sherwood",
@@ -99,6 +108,8 @@ pub enum Command {
     Snapshot(SnapshotArgs),
     /// Make up a plausible state of any size and write it as a state directory
     Sample(SampleArgs),
+    #[command(flatten)]
+    Write(WriteCommand),
 }
 
 /// How old a state may be.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use sherwood_client::import::ImportError;
 use sherwood_client::locate::{BadClusterId, LocateError};
 use sherwood_client::verify::VerifyError;
+use sherwood_client::write::WriteError;
 use sherwood_client::{OpenError, ReadError, TableId};
 use thiserror::Error;
 
@@ -131,6 +132,57 @@ pub enum CliError {
         /// Lines asked for.
         wanted: u64,
     },
+    /// A state that only a Parquet file holds, where a change was wanted.
+    #[error(
+        "no daemon serves {path:?}, and only a daemon changes a state: start sherwoodd on its directory"
+    )]
+    NoDaemon {
+        /// The file.
+        path: PathBuf,
+    },
+    /// What became of a change, or why there is no daemon to ask.
+    #[error(transparent)]
+    Writer(Box<WriteError>),
+    /// `claim`.
+    #[error("no pending task{} fits {node:?}", types(types_wanted))]
+    NothingToClaim {
+        /// The node.
+        node: String,
+        /// The types asked for.
+        types_wanted: Vec<String>,
+    },
+    /// `apply`: the answers were printed.
+    #[error("of {answers} transactions {refused} were refused and {unknown} are unknown")]
+    NotAllDone {
+        /// Answers printed.
+        answers: u64,
+        /// Refused.
+        refused: u64,
+        /// Unknown.
+        unknown: u64,
+    },
+    /// Words that the options cannot check.
+    #[error("{0}")]
+    Usage(String),
+    /// A file of rows or transactions that cannot be read.
+    #[error("cannot read {path:?}")]
+    Input {
+        /// The file; `-` for standard input.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A line or row of a file that is not what it should be. Those before it were sent.
+    #[error("{path:?}, {place}: {why}")]
+    InputAt {
+        /// The file; `-` for standard input.
+        path: PathBuf,
+        /// Which line or row.
+        place: String,
+        /// What is wrong.
+        why: String,
+    },
     /// `verify`: everything was said already.
     #[error("the file is damaged")]
     Damaged,
@@ -172,8 +224,18 @@ impl CliError {
         match self {
             // Who reads us has read enough.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
-            Self::ClusterId { .. } => 2,
-            Self::NotFound { .. } => 3,
+            Self::ClusterId { .. } | Self::Usage(_) => 2,
+            Self::NotFound { .. } | Self::NothingToClaim { .. } => 3,
+            Self::NotAllDone { unknown, .. } if *unknown > 0 => 6,
+            Self::NotAllDone { .. } => 5,
+            Self::Writer(error) => match &**error {
+                WriteError::NotServed { .. }
+                | WriteError::Connect { .. }
+                | WriteError::Unreachable { .. } => 4,
+                WriteError::Refused { .. } => 5,
+                WriteError::Unknown { .. } => 6,
+                _ => 1,
+            },
             _ if self.is_unavailable() => 4,
             _ => 1,
         }
@@ -186,6 +248,7 @@ impl CliError {
             | Self::NoSnapshot { .. }
             | Self::Stale { .. }
             | Self::NothingToWatch { .. }
+            | Self::NoDaemon { .. }
             | Self::TimeOver { .. } => true,
             Self::Import(error) => matches!(**error, ImportError::Missing { .. }),
             Self::Locate(error) => match &**error {
@@ -227,6 +290,19 @@ impl From<ImportError> for CliError {
 impl From<SampleError> for CliError {
     fn from(error: SampleError) -> Self {
         Self::Sample(Box::new(error))
+    }
+}
+
+impl From<WriteError> for CliError {
+    fn from(error: WriteError) -> Self {
+        Self::Writer(Box::new(error))
+    }
+}
+
+fn types(types: &[String]) -> String {
+    match types {
+        [] => String::new(),
+        types => format!(" of type {}", types.join(" or ")),
     }
 }
 

@@ -1,4 +1,4 @@
-//! `sherwood`: looks at a cluster's state from the command line.
+//! `sherwood`: looks at a cluster's state, and changes it, from the command line.
 //!
 //! This file is the process edge: arguments in, an exit code out. What a command prints is
 //! its result, on stdout; everything said about it goes to stderr. [`args`] has the exit
@@ -8,9 +8,11 @@
 
 mod args;
 mod commands;
+mod connect;
 mod error;
 mod find;
 mod freshness;
+mod input;
 mod json;
 mod output;
 mod sample;
@@ -21,7 +23,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::args::{Args, Command};
+use crate::args::{Args, Command, WriteCommand};
 use crate::error::CliError;
 use crate::find::Places;
 
@@ -47,5 +49,24 @@ fn run(args: &Args) -> Result<(), CliError> {
         Command::Verify(options) => commands::verify::run(&options.file),
         Command::Snapshot(options) => commands::snapshot::run(&places()?, &options.out_dir),
         Command::Sample(options) => commands::sample::run(options, &args.places),
+        Command::Write(command) => write(&places()?, command),
+    }
+}
+
+fn write(places: &Places, command: &WriteCommand) -> Result<(), CliError> {
+    match command {
+        WriteCommand::Apply(options) => commands::apply::run(places, options),
+        WriteCommand::Put(options) => commands::put::run(places, options),
+        WriteCommand::Patch(options) => commands::patch::run(places, options),
+        WriteCommand::Delete(options) => commands::delete::run(places, options),
+        WriteCommand::Import(options) => commands::import::run(places, options),
+        WriteCommand::Assign(options) => commands::assign::run(places, options),
+        WriteCommand::Claim(options) => commands::claim::run(places, options),
+        WriteCommand::Start(options) => commands::start::run(places, options),
+        WriteCommand::Complete(options) => commands::complete::run(places, options),
+        WriteCommand::Fail(options) => commands::fail::run(places, options),
+        WriteCommand::Release(options) => commands::release::run(places, options),
+        WriteCommand::Cancel(options) => commands::cancel::run(places, options),
+        WriteCommand::Retry(options) => commands::retry::run(places, options),
     }
 }

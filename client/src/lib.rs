@@ -14,6 +14,7 @@
 //!
 //! - [`Reader`], [`Handle`]: acquiring the newest snapshot, waiting for the next;
 //! - [`Snapshot`], [`Table`], [`rows`]: what one holds;
+//! - `write` (feature `write`): transactions, through the daemon;
 //! - [`import`]: Parquet; [`locate`]: where a state is; [`verify`]: is a file whole?
 //!
 //! No syscall and no lock while nothing changes; no thread and no runtime of its own.
@@ -32,6 +33,8 @@ mod snapshot;
 mod table;
 #[cfg(feature = "parquet")]
 pub mod verify;
+#[cfg(feature = "write")]
+pub mod write;
 
 pub use error::{Damage, ReadError};
 pub use reader::{Handle, Liveness, Reader};

@@ -9,9 +9,20 @@
 //!
 //! A transaction applies whole or not at all. docs/transactions.md says what each part means.
 
+mod domain;
+mod json;
+mod parse;
+
 use serde_json::{Map, Value};
 
+pub use self::domain::DomainOp;
+pub use self::parse::{FormError, object};
 use crate::schema::TableId;
+
+/// Bytes of the longest id of a transaction. Ids are remembered, so they must not be long.
+pub const MAX_ID_BYTES: usize = 256;
+/// Bytes of the longest key of a row.
+pub const MAX_KEY_BYTES: usize = 1024;
 
 /// What an operation or a condition is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

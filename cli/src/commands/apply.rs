@@ -1,0 +1,196 @@
+//! `sherwood apply`: transactions, one a line, answered one a line.
+//!
+//! Lines are sent ahead while their answers are under way; an answer is printed as soon as there is no further line
+//! to send, so that a program may write a line and wait for its answer.
+
+use std::collections::VecDeque;
+use std::io::{BufRead, Write};
+use std::path::Path;
+use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
+use std::thread;
+
+use sherwood_client::TableId;
+use sherwood_client::write::{DomainOp, Operation, Outcome, PendingWrite, Transaction, Writer};
+use sherwood_shared::transaction as form;
+
+use crate::args::{AnswerFormat, ApplyArgs, InputFormat, WriteArgs};
+use crate::commands::put::Sender;
+use crate::connect;
+use crate::error::CliError;
+use crate::find::Places;
+use crate::input;
+use crate::output;
+
+/// Transactions that are sent before the first is answered.
+const AHEAD: usize = 128;
+/// Bytes of the longest line: more than any daemon takes.
+const LONGEST_LINE: u64 = 64 << 20;
+
+/// Runs it.
+pub fn run(places: &Places, args: &ApplyArgs) -> Result<(), CliError> {
+    let (writer, _) = connect::writer(places, args.timeout)?;
+    let opened = input::open(&args.input)?;
+    if let Some(table) = args.table {
+        let table = TableId::from(table);
+        let write = WriteArgs {
+            id: None,
+            timeout: args.timeout,
+            output: AnswerFormat::Json,
+        };
+        let mut sender = Sender::new(&writer, &write);
+        sender.send(table, args.mode.into(), opened.pieces(table)?)?;
+        return sender.end();
+    }
+    if opened.format != InputFormat::Json {
+        let usage = "this file holds rows and not transactions: say of which table with --table";
+        return Err(CliError::Usage(usage.to_owned()));
+    }
+    let path = args.input.file.clone();
+    let lines = read_ahead(opened.lines(), &path);
+    let mut answers = Answers::default();
+    let all = answers.apply(&writer, &lines, &path);
+    let counted = answers.end();
+    all.and(counted)
+}
+
+/// Reads on another thread, which ends with the input or with this program.
+fn read_ahead(
+    mut lines: impl BufRead + Send + 'static,
+    path: &Path,
+) -> Receiver<Result<Vec<u8>, CliError>> {
+    let (sender, receiver) = sync_channel(AHEAD);
+    let path = path.to_owned();
+    thread::spawn(move || {
+        loop {
+            let mut line = Vec::new();
+            let mut limited = std::io::Read::take(&mut lines, LONGEST_LINE);
+            let read = match limited.read_until(b'\n', &mut line) {
+                Ok(0) => return,
+                Ok(_) => Ok(line),
+                Err(source) => Err(CliError::Input {
+                    path: path.clone(),
+                    source: source.into(),
+                }),
+            };
+            let failed = read.is_err();
+            if sender.send(read).is_err() || failed {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+/// What was answered so far, and what is under way.
+#[derive(Default)]
+struct Answers {
+    pending: VecDeque<PendingWrite>,
+    answers: u64,
+    refused: u64,
+    unknown: u64,
+}
+
+impl Answers {
+    fn apply(
+        &mut self,
+        writer: &Writer,
+        lines: &Receiver<Result<Vec<u8>, CliError>>,
+        path: &Path,
+    ) -> Result<(), CliError> {
+        let mut number = 0_u64;
+        loop {
+            let line = match lines.try_recv() {
+                Ok(line) => line,
+                Err(TryRecvError::Empty) => match self.pending.pop_front() {
+                    Some(first) => {
+                        self.print(first)?;
+                        continue;
+                    }
+                    None => match lines.recv() {
+                        Ok(line) => line,
+                        Err(_) => break,
+                    },
+                },
+                Err(TryRecvError::Disconnected) => break,
+            };
+            number += 1;
+            let operation = line.and_then(|line| {
+                parse(&line).map_err(|why| CliError::InputAt {
+                    path: path.to_owned(),
+                    place: format!("line {number}"),
+                    why,
+                })
+            });
+            match operation {
+                Ok(Some(operation)) => self.pending.push_back(writer.submit(operation)?),
+                Ok(None) => {}
+                Err(error) => {
+                    self.drain()?;
+                    return Err(error);
+                }
+            }
+            if self.pending.len() >= AHEAD
+                && let Some(first) = self.pending.pop_front()
+            {
+                self.print(first)?;
+            }
+        }
+        self.drain()
+    }
+
+    fn drain(&mut self) -> Result<(), CliError> {
+        while let Some(first) = self.pending.pop_front() {
+            self.print(first)?;
+        }
+        Ok(())
+    }
+
+    fn print(&mut self, pending: PendingWrite) -> Result<(), CliError> {
+        let id = pending.id().to_owned();
+        let outcome = pending.wait()?;
+        self.answers += 1;
+        match &outcome {
+            Outcome::Done { .. } => {}
+            Outcome::Refused { .. } => self.refused += 1,
+            Outcome::Unknown { .. } => self.unknown += 1,
+        }
+        let mut out = output::stdout();
+        writeln!(out, "{}", outcome.to_answer(&id).to_json())?;
+        Ok(out.flush()?)
+    }
+
+    fn end(self) -> Result<(), CliError> {
+        match self.refused + self.unknown {
+            0 => Ok(()),
+            _ => Err(CliError::NotAllDone {
+                answers: self.answers,
+                refused: self.refused,
+                unknown: self.unknown,
+            }),
+        }
+    }
+}
+
+/// A transaction, a domain operation, or nothing on a blank line.
+fn parse(line: &[u8]) -> Result<Option<Operation>, String> {
+    if line.iter().all(u8::is_ascii_whitespace) {
+        return Ok(None);
+    }
+    let text = |error: form::FormError| error.to_string();
+    let mut object = form::object(line).map_err(text)?;
+    match object.shift_remove("do") {
+        None => {
+            let transaction = form::Transaction::from_object(object).map_err(text)?;
+            Ok(Some(Transaction::from(transaction).into()))
+        }
+        Some(action) if action == "transaction" => {
+            let transaction = form::Transaction::from_object(object).map_err(text)?;
+            Ok(Some(Transaction::from(transaction).into()))
+        }
+        Some(action) => {
+            let action = action.as_str().unwrap_or_default();
+            let (id, op) = DomainOp::from_object(action, object).map_err(text)?;
+            Ok(Some(Operation::Domain { id, op }))
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! `sherwood release`: a task is pending again.
+
+use sherwood_client::write::DomainOp;
+
+use crate::args::TaskArgs;
+use crate::commands::answer;
+use crate::error::CliError;
+use crate::find::Places;
+
+/// Runs it.
+pub fn run(places: &Places, args: &TaskArgs) -> Result<(), CliError> {
+    let task = args.task.clone();
+    answer::apply(places, &args.write, DomainOp::Release { task })
+}
