@@ -231,9 +231,9 @@ impl<'a> Search<'a> {
                 let mut next = rows.clone();
                 let applied = transaction.apply(&mut next).is_ok();
                 match answer {
-                    Answer::Done(generation) => applied.then(|| (next, newest.max(*generation))),
-                    Answer::Refused(..) => (!applied).then(|| (next, newest)),
-                    Answer::Unknown(_) => applied.then(|| (next, newest)),
+                    Answer::Done(generation) => applied.then_some((next, newest.max(*generation))),
+                    Answer::Refused(..) => (!applied).then_some((next, newest)),
+                    Answer::Unknown(_) => applied.then_some((next, newest)),
                 }
             }
             What::Read(_, read) => (read == rows).then(|| (rows.clone(), newest)),

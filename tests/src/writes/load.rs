@@ -161,7 +161,7 @@ impl Writer {
         })
     }
 
-    /// Which markers the last transaction, if it is done, made and deleted.
+    /// Which markers the last transaction, if it is done, made and deleted. The same twice is the same once.
     fn learn(&mut self) {
         let Some(Entry {
             transaction,
@@ -173,7 +173,9 @@ impl Writer {
         for op in &transaction.ops {
             match op {
                 Op::Delete(key) => self.markers.retain(|marker| marker != key),
-                Op::Put(key, _) if key.contains("-marker-") => self.markers.push_back(key.clone()),
+                Op::Put(key, _) if key.contains("-marker-") && !self.markers.contains(key) => {
+                    self.markers.push_back(key.clone());
+                }
                 _ => {}
             }
         }
@@ -201,9 +203,7 @@ impl Writer {
         if let Some(trouble) = trouble {
             return Err(trouble);
         }
-        if unknown > 0 {
-            self.learn();
-        }
+        self.learn();
         let mut settled = Settled {
             unknown,
             ..Settled::default()

@@ -261,6 +261,11 @@ impl Store for StandIn {
         Ok(())
     }
 
+    fn is_alive(&mut self) -> bool {
+        let child = self.child.as_mut();
+        child.is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+    }
+
     fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ended_already = child.kill();

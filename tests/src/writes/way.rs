@@ -31,6 +31,14 @@ pub trait Store: Sync {
     /// It ended, or never does; with what it said.
     fn ready(&mut self) -> Result<(), String>;
 
+    /// May it die by itself, as it was told to?
+    fn may_die(&self) -> bool {
+        false
+    }
+
+    /// Does it run?
+    fn is_alive(&mut self) -> bool;
+
     /// Ends it with SIGKILL if it still runs, and waits for its end.
     fn kill(&mut self);
 
