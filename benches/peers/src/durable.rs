@@ -68,6 +68,15 @@ pub fn run(setting: &Setting<'_>, print: &mut dyn FnMut(Row)) -> Result<(), Fail
             })
         })?;
         rate.print("floor", &overwrite(threads), WHO, "", print);
+        if threads == 1 {
+            let one = Outcome::Time(rate.each.clone());
+            print(Row::new(
+                "floor",
+                "one fdatasync of a 512-byte overwrite",
+                WHO,
+                one,
+            ));
+        }
         let appending = rate_of_appends(setting.disk, threads)?;
         let name = format!("fdatasync of a 512-byte append, {}", counted(threads));
         appending.print("floor", &name, WHO, "", print);
