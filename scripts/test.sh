@@ -16,6 +16,9 @@ all)
     selected=(--workspace)
     # Without it the test of the fast path says that it was not run.
     has_or_install strace strace || true
+    # Without them the tests of a power loss say that they were not run.
+    has_or_install mkfs.xfs xfsprogs || true
+    has_or_install mkfs.ext4 e2fsprogs || true
     # Debian keeps what makes a virtual environment in a package of its own.
     python3 -c 'import ensurepip' 2>/dev/null || install_package python3-venv || true
     ;;

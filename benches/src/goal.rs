@@ -4,13 +4,15 @@
 
 use crate::row::{Outcome, Row};
 
-/// At most this much.
+/// How much is wanted.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Goal {
-    /// The median, in nanoseconds.
+    /// The median is at most this, in nanoseconds.
     Median(f64),
-    /// The number, in its unit.
+    /// The number is at most this, in its unit.
     Number(f64),
+    /// The number is at least this, in its unit.
+    AtLeast(f64),
 }
 
 /// A row and what it has to reach, if anything.
@@ -29,6 +31,14 @@ impl From<Row> for Line {
 }
 
 impl Line {
+    /// With a number to reach from below.
+    pub fn at_least(row: Row, least: f64) -> Self {
+        Self {
+            row,
+            goal: Some(Goal::AtLeast(least)),
+        }
+    }
+
     /// With a number to reach.
     pub fn at_most(row: Row, goal: Goal) -> Self {
         Self {
@@ -42,6 +52,7 @@ impl Line {
         match (self.goal?, &self.row.outcome) {
             (Goal::Median(most), Outcome::Time(figure)) => Some(figure.median <= most),
             (Goal::Number(most), Outcome::Number(value, _)) => Some(*value <= most),
+            (Goal::AtLeast(least), Outcome::Number(value, _)) => Some(*value >= least),
             _ => None,
         }
     }

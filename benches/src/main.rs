@@ -1,15 +1,17 @@
 //! `make bench`: ours beside the peers, and all of it beside the floors of the
 //! same run.
 //!
-//! `bench [--peers PROGRAM] [--large] [--only QUESTION]... [--dir DIR] [--out DIR]`
+//! `bench [--peers PROGRAM] [--large] [--only QUESTION]... [--dir DIR] [--disk DIR] [--out DIR]`
 //!
 //! - `--peers`: the program built from `benches/peers`, which measures the
 //!   peers and the floors. Without it their rows say that they were not run,
 //!   and nothing stands beside a floor.
 //! - `--large`: also what takes gigabytes and minutes.
 //! - `--only`: only these questions (`acquire`, `refresh`, `lookup`, `publish`,
-//!   `publish-all`, `wake`, `attach`, `memory`), of ours and the peers' rows.
+//!   `publish-all`, `wake`, `attach`, `memory`, `transact`, `bulk`, `checkpoint`,
+//!   `write-memory`), of ours and the peers' rows.
 //! - `--dir`: where snapshots go: a tmpfs, `/dev/shm` unless given.
+//! - `--disk`: where states and logs go, ours and the peers': not a tmpfs, `target` unless given.
 //! - `--out`: where `bench.json` and `bench.md` go, `target` unless given.
 //!
 //! The table goes to stdout, progress to stderr. What cannot be measured is a
@@ -47,8 +49,12 @@ struct Setting {
     only: Vec<String>,
     /// Where snapshots go.
     dir: PathBuf,
+    /// Where states and logs go.
+    disk: PathBuf,
     /// Where the results go.
     out: PathBuf,
+    /// What the peers and the floors took, for questions that compare themselves with them.
+    measured: Vec<row::Row>,
 }
 
 impl Setting {
@@ -59,6 +65,10 @@ impl Setting {
 }
 
 fn main() -> ExitCode {
+    let mut args = std::env::args().skip(1);
+    if args.next().as_deref() == Some(questions::write::DAEMON) {
+        return questions::write::daemon(args);
+    }
     match edge() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -75,7 +85,9 @@ fn edge() -> Result<(), Failure> {
         large: false,
         only: Vec::new(),
         dir: "/dev/shm".into(),
+        disk: "target".into(),
         out: "target".into(),
+        measured: Vec::new(),
     };
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
@@ -87,6 +99,7 @@ fn edge() -> Result<(), Failure> {
             "--large" => setting.large = true,
             "--only" => setting.only.push(value()?),
             "--dir" => setting.dir = value()?.into(),
+            "--disk" => setting.disk = value()?.into(),
             "--out" => setting.out = value()?.into(),
             other => {
                 return Err(format!(
@@ -106,7 +119,9 @@ fn edge() -> Result<(), Failure> {
         );
     }
     let machine = machine::Machine::look();
-    let mut lines: Vec<Line> = peers::run(&setting).into_iter().map(Line::from).collect();
+    setting.measured = peers::run(&setting);
+    let rows = setting.measured.iter().cloned();
+    let mut lines: Vec<Line> = rows.map(Line::from).collect();
     lines.extend(questions::ask(&setting));
     lines.retain(|line| line.row.question == "floor" || setting.asks(&line.row.question));
 

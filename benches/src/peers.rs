@@ -20,6 +20,9 @@ pub fn run(setting: &Setting) -> Vec<Row> {
             ("acquire", "LMDB"),
             ("acquire", "iceoryx2"),
             ("acquire", "new file, rename, re-map"),
+            ("transact", "SQLite"),
+            ("transact", "redb"),
+            ("transact", "etcd"),
         ];
         names
             .map(|(question, peer)| Row::not_run(question, "all", (peer, "-"), why))
@@ -39,6 +42,8 @@ fn read(program: &Path, setting: &Setting) -> Result<Vec<Row>, Failure> {
     command
         .arg("--dir")
         .arg(&setting.dir)
+        .arg("--disk")
+        .arg(&setting.disk)
         .stdout(Stdio::piped());
     if setting.large {
         command.arg("--large");

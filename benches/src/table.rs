@@ -9,7 +9,7 @@ use crate::machine::Machine;
 use crate::row::Outcome;
 
 /// The questions, in the order of the table.
-pub const QUESTIONS: [(&str, &str); 9] = [
+pub const QUESTIONS: [(&str, &str); 13] = [
     ("floor", "Floors of this run"),
     ("acquire", "Acquire the latest value, unchanged"),
     ("refresh", "Refresh after a publish"),
@@ -19,6 +19,13 @@ pub const QUESTIONS: [(&str, &str); 9] = [
     ("wake", "Wake a waiting reader in another process"),
     ("attach", "Attach: open, and the first snapshot"),
     ("memory", "Memory over live bytes"),
+    ("transact", "Durable transactions of one row"),
+    ("bulk", "Bulk writes through the socket, durable"),
+    ("checkpoint", "Writes while a checkpoint is written"),
+    (
+        "write-memory",
+        "Memory of the daemon besides the snapshot file",
+    ),
 ];
 
 const HEAD: [&str; 8] = [
@@ -45,12 +52,18 @@ impl<'a> Table<'a> {
             .lines
             .iter()
             .find(|floor| floor.row.question == "floor" && &floor.row.name == name)?;
-        let (Outcome::Time(floor), Outcome::Time(mine)) = (&found.row.outcome, &line.row.outcome)
-        else {
-            return None;
-        };
-        let floor = floor.median * times;
-        Some((name.clone(), floor, mine.median / floor))
+        match (&found.row.outcome, &line.row.outcome) {
+            (Outcome::Time(floor), Outcome::Time(mine)) => {
+                let floor = floor.median * times;
+                Some((name.clone(), floor, mine.median / floor))
+            }
+            // Rates: the floor's is what the disk gives without any other work.
+            (Outcome::Number(floor, unit), Outcome::Number(mine, same)) if unit == same => {
+                let floor = floor * times;
+                Some((name.clone(), floor, mine / floor))
+            }
+            _ => None,
+        }
     }
 
     /// The cells of a line.
@@ -70,10 +83,16 @@ impl<'a> Table<'a> {
         };
         let floor = self
             .floor(line)
-            .map(|(name, floor, ratio)| format!("{} {name}, x{}", time(floor), short(ratio)));
+            .map(|(name, floor, ratio)| match &row.outcome {
+                Outcome::Number(_, unit) => {
+                    format!("{} {unit} {name}, x{}", short(floor), short(ratio))
+                }
+                _ => format!("{} {name}, x{}", time(floor), short(ratio)),
+            });
         let goal = line.goal.map(|goal| match goal {
             Goal::Median(most) => time(most),
             Goal::Number(most) => format!("{most}"),
+            Goal::AtLeast(least) => format!("at least {least}"),
         });
         let reached = line
             .reached()
@@ -175,13 +194,18 @@ impl<'a> Table<'a> {
     fn line_json(&self, line: &Line) -> Value {
         let mut value = line.row.to_json();
         if let Some((_, floor, ratio)) = self.floor(line) {
-            value["floor"]["ns"] = json!(floor);
+            let unit = match line.row.outcome {
+                Outcome::Number(..) => "value",
+                _ => "ns",
+            };
+            value["floor"][unit] = json!(floor);
             value["floor"]["ratio"] = json!(ratio);
         }
         if let Some(goal) = line.goal {
             value["to_reach"] = match goal {
                 Goal::Median(most) => json!({ "median_ns": most }),
                 Goal::Number(most) => json!({ "value": most }),
+                Goal::AtLeast(least) => json!({ "at_least": least }),
             };
             value["reached"] = json!(line.reached());
         }
@@ -249,6 +273,26 @@ mod tests {
         assert_eq!(cells(2), "0.50 ns load, x8.00; 3.00 ns; NO");
         assert_eq!(cells(3), "; ; ");
         assert!(table.text().contains("not run: absent"), "{}", table.text());
+    }
+
+    #[test]
+    fn a_rate_stands_beside_the_rate_of_its_floor_and_is_to_be_at_least_its_goal() {
+        let machine = Machine {
+            facts: vec![("machine", "one".into())],
+        };
+        let rate = |question: &str, name: &str, value: f64| {
+            let outcome = Outcome::Number(value, "tx/s".into());
+            Row::new(question, name, ("ours", "1"), outcome)
+        };
+        let lines = [
+            Line::from(rate("floor", "sync", 500.0)),
+            Line::at_least(rate("transact", "fast", 1000.0).over("sync", 1.0), 750.0),
+            Line::at_least(rate("transact", "slow", 250.0).over("sync", 1.0), 750.0),
+        ];
+        let table = Table::new(&machine, &lines);
+        let cells = |index: usize| table.cells(&lines[index])[5..].join("; ");
+        assert_eq!(cells(1), "500 tx/s sync, x2.00; at least 750; yes");
+        assert_eq!(cells(2), "500 tx/s sync, x0.50; at least 750; NO");
     }
 
     #[test]

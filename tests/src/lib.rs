@@ -10,3 +10,4 @@ pub mod json;
 pub mod needs;
 pub mod rows;
 pub mod torture;
+pub mod writes;

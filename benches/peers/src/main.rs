@@ -2,20 +2,25 @@
 //! that Sherwood does: one JSON object a line on stdout.
 //!
 //! `peers [--large] [NAME...]` runs all of it, or only the groups named:
-//! `floors`, `mmap-sync`, `lmdb`, `iceoryx2`, `refile`, `floors-again`. Files go to `/dev/shm`
-//! (or `--dir DIR`). A group that fails gives a line with `not_run` and the
-//! reason; the others go on. Takes less than two minutes, `--large` aside.
+//! `floors`, `mmap-sync`, `lmdb`, `iceoryx2`, `refile`, `floors-again`, and of what is durable `disk`,
+//! `sqlite`, `redb`, `etcd`. Files go to `/dev/shm` (or `--dir DIR`), what is durable to `target` (or
+//! `--disk DIR`). A group that fails gives a line with `not_run` and the
+//! reason; the others go on. Takes some four minutes, `--large` aside.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+mod durable;
+mod etcd;
 mod floors;
 mod futex;
 mod iceoryx;
 mod lmdb;
 mod mmap_sync;
+mod redb;
 mod refile;
+mod sqlite;
 
 #[path = "../../src/cores.rs"]
 mod cores;
@@ -35,6 +40,8 @@ type Failure = Box<dyn Error + Send + Sync>;
 struct Setting<'a> {
     /// An empty directory of its own, on a tmpfs.
     dir: &'a Path,
+    /// Another one, on the file system that has to keep what is durable.
+    disk: &'a Path,
     /// Also what takes gigabytes and minutes.
     large: bool,
 }
@@ -46,12 +53,16 @@ type Group = (
     fn(&Setting<'_>, &mut dyn FnMut(Row)) -> Result<(), Failure>,
 );
 
-const GROUPS: [Group; 6] = [
+const GROUPS: [Group; 10] = [
     ("floors", floors::WHO, floors::run),
     ("mmap-sync", mmap_sync::WHO, mmap_sync::run),
     ("lmdb", lmdb::WHO, lmdb::run),
     ("iceoryx2", iceoryx::WHO, iceoryx::run),
     ("refile", refile::WHO, refile::run),
+    ("disk", durable::WHO, durable::run),
+    ("sqlite", sqlite::WHO, sqlite::run),
+    ("redb", redb::WHO, redb::run),
+    ("etcd", etcd::WHO, etcd::run),
     ("floors-again", floors::WHO, floors::again),
 ];
 
@@ -68,6 +79,7 @@ fn main() -> ExitCode {
 /// Reads the arguments and runs the groups they name.
 fn edge() -> Result<(), Failure> {
     let (mut large, mut parent, mut only) = (false, PathBuf::from("/dev/shm"), Vec::new());
+    let mut disk_parent = PathBuf::from("target");
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         match arg.as_str() {
@@ -77,6 +89,7 @@ fn edge() -> Result<(), Failure> {
             }
             "--large" => large = true,
             "--dir" => parent = args.next().ok_or("--dir needs a directory")?.into(),
+            "--disk" => disk_parent = args.next().ok_or("--disk needs a directory")?.into(),
             name if GROUPS.iter().any(|group| group.0 == name) => only.push(arg),
             other => {
                 return Err(format!(
@@ -93,8 +106,12 @@ fn edge() -> Result<(), Failure> {
         let dir = tempfile::Builder::new()
             .prefix("peers-")
             .tempdir_in(&parent)?;
+        let disk = tempfile::Builder::new()
+            .prefix("peers-")
+            .tempdir_in(&disk_parent)?;
         let setting = Setting {
             dir: dir.path(),
+            disk: disk.path(),
             large,
         };
         let mut print = |row: Row| println!("{}", row.to_json());
@@ -112,9 +129,9 @@ fn edge() -> Result<(), Failure> {
 
 /// Where the table shows that a group broke off.
 fn question_of(group: &str) -> &'static str {
-    if group.starts_with("floors") {
-        "floor"
-    } else {
-        "acquire"
+    match group {
+        "floors" | "floors-again" | "disk" => "floor",
+        "sqlite" | "redb" | "etcd" => durable::QUESTION,
+        _ => "acquire",
     }
 }

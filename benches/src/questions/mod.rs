@@ -21,6 +21,10 @@ mod memory;
 mod publish;
 mod refresh;
 pub mod wake;
+pub mod write;
+mod write_bulk;
+mod write_checkpoint;
+mod write_transact;
 
 /// The column "who".
 const WHO: (&str, &str) = ("Sherwood", env!("CARGO_PKG_VERSION"));
@@ -35,7 +39,7 @@ type Question = fn(&Setting, Say<'_>) -> Result<(), Failure>;
 
 /// In the order they are asked; the second name is that of other lines that a
 /// question gives.
-const ALL: [(&str, &str, Question); 7] = [
+const ALL: [(&str, &str, Question); 11] = [
     ("acquire", "acquire", acquire::ask),
     ("refresh", "refresh", refresh::ask),
     ("lookup", "lookup", lookup::ask),
@@ -43,6 +47,10 @@ const ALL: [(&str, &str, Question); 7] = [
     ("wake", "wake", wake::ask),
     ("attach", "attach", attach::ask),
     ("memory", "memory", memory::ask),
+    ("transact", "transact", write_transact::ask),
+    ("bulk", "bulk", write_bulk::ask),
+    ("checkpoint", "checkpoint", write_checkpoint::ask),
+    ("write-memory", "write-memory", write_checkpoint::ask_memory),
 ];
 
 /// Asks all that were asked for. A question that fails gives a row that says
