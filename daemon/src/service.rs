@@ -18,8 +18,10 @@
 //! |---|---|
 //! | `requests` | groups of requests, and what follows a commit |
 //! | `looks` | foreign files: looking, merging, refusing |
+//! | `changes` | the log, as watchers read it |
 //! | `files` | checkpoints and metadata: when, and what came of them |
 
+mod changes;
 mod files;
 mod looks;
 mod requests;
@@ -487,6 +489,6 @@ fn part(what: &'static str) -> impl FnOnce(std::io::Error) -> StartError {
 type Requests = Sender<crate::observe::Request>;
 
 /// Who may write.
-fn access_of(_config: &Config) -> (Access, Vec<String>) {
-    Access::resolve(&[], &[])
+fn access_of(config: &Config) -> (Access, Vec<String>) {
+    Access::resolve(&config.access.users, &config.access.groups)
 }

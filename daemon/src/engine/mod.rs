@@ -38,7 +38,6 @@ mod layout;
 mod merge;
 mod overlay;
 mod pending;
-mod real;
 mod refusal;
 mod request;
 mod transact;

@@ -6,9 +6,11 @@ use std::time::Instant;
 
 use serde_json::json;
 use sherwood_shared::transaction::{Answer, OutcomeKind};
+use sherwood_store::log::log_dir;
 use sherwood_store::merge::Diff;
 use tracing::{debug, info, warn};
 
+use super::changes::LogChanges;
 use super::{Event, Service, StartError, part};
 use crate::ends::{Ends, Publish};
 use crate::engine::{Remember, Request, Stage, Submission};
@@ -92,7 +94,7 @@ impl<E: Ends> Service<E> {
     /// What became of a transaction.
     pub(super) fn outcome_of(&mut self, id: &str) -> Answer {
         match self.engine.outcomes().find(id) {
-            Some(outcome) => crate::engine::remembered(&outcome),
+            Some(outcome) => crate::engine::answer_of(&outcome),
             None => Answer::unknown(
                 Some(id.to_owned()),
                 "no transaction with this id is remembered: it was never committed, or is too long ago",
@@ -126,6 +128,7 @@ impl<E: Ends> Service<E> {
     pub(super) fn open_socket(&mut self) -> Result<(), StartError> {
         let served = self.engine.publisher();
         let snapshot = served.snapshot_path().to_path_buf();
+        let log = log_dir(served.dir().path());
         let socket = snapshot.with_extension("sock");
         let events = self.events.clone();
         let asked = self.events.clone();
@@ -137,7 +140,7 @@ impl<E: Ends> Service<E> {
             snapshot,
             snapshot_mode: self.config.snapshot_mode,
             access: (*self.access).clone(),
-            limits: flight::Limits::default(),
+            limits: self.config.limits.clone(),
             outcome: Box::new(move |id, reply| {
                 let id = id.to_owned();
                 // Without a loop nobody answers, and the caller's deadline ends it.
@@ -154,7 +157,7 @@ impl<E: Ends> Service<E> {
                     "serving_for_s": began.elapsed().as_secs(),
                 })
             }),
-            changes: None,
+            changes: Some(Arc::new(LogChanges(log))),
             announced: self.announced.subscribe(),
         };
         let running = flight::serve(options, move |submission| {
