@@ -308,8 +308,17 @@ fn load(ends: &impl Ends, file: &StateFile) -> Result<Loaded, String> {
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
+    use std::sync::Arc;
+
+    use sherwood_client::Snapshot;
+    use sherwood_shared::state::State;
+    use sherwood_store::Effects;
+    use sherwood_store::checkpoint::Checkpoints;
+    use sherwood_store::merge::Theirs;
+
     use super::*;
     use crate::ends::{BoxError, Publish};
+    use crate::flight::Access;
     use crate::publish::{Options, PublishError, Published};
 
     /// Counts loads; what a file holds decides how one goes.
@@ -318,36 +327,64 @@ mod tests {
         loads: AtomicUsize,
     }
 
-    struct Unused;
+    /// Nobody publishes here.
+    enum Unused {}
 
     impl Publish for Unused {
-        fn publish(&mut self, _: &State) -> Result<Option<Published>, PublishError> {
-            Ok(None)
+        type Staged = ();
+        fn stage(&mut self, _: &Effects) -> Result<Option<()>, PublishError> {
+            match *self {}
         }
-        fn housekeep(&mut self) -> Result<(), PublishError> {
-            Ok(())
-        }
-        fn pulse(&mut self) {}
-        fn beat(&mut self) -> Result<bool, PublishError> {
-            Ok(false)
-        }
-        fn generation(&self) -> u64 {
+        fn staged_generation((): &()) -> u64 {
             0
         }
+        fn commit(&mut self, (): ()) -> Published {
+            match *self {}
+        }
+        fn abandon(&mut self, (): ()) {
+            match *self {}
+        }
+        fn housekeep(&mut self) -> Result<(), PublishError> {
+            match *self {}
+        }
+        fn pulse(&mut self) {
+            match *self {}
+        }
+        fn beat(&mut self) -> Result<bool, PublishError> {
+            match *self {}
+        }
+        fn snapshot(&mut self) -> Snapshot {
+            match *self {}
+        }
+        fn generation(&self) -> u64 {
+            match *self {}
+        }
         fn path(&self) -> &Path {
-            Path::new("")
+            match *self {}
+        }
+    }
+
+    fn loaded() -> Loaded {
+        let columns = sherwood_client::import::FileColumns {
+            cluster: arrow_schema::Fields::empty(),
+            tables: [None, None, None],
+        };
+        let state = State::empty("c");
+        Loaded {
+            theirs: Theirs { state, columns },
+            bytes: Bytes::new(),
         }
     }
 
     impl Ends for Counting {
         type Publisher = Unused;
-        fn load(&self, path: &Path, _: Option<&str>) -> Result<State, BoxError> {
+        fn load(&self, path: &Path, _: Option<&str>) -> Result<Loaded, BoxError> {
             self.loads.fetch_add(1, Ordering::SeqCst);
             match fs::read_to_string(path)?.as_str() {
-                "good" => Ok(State::empty("c")),
+                "good" => Ok(loaded()),
                 "growing" => {
                     fs::write(path, "longer than before")?;
-                    Ok(State::empty("c"))
+                    Ok(loaded())
                 }
                 "vanishing" => {
                     fs::remove_file(path)?;
@@ -357,23 +394,32 @@ mod tests {
                 _ => Err("bad".into()),
             }
         }
-        fn empty(&self, cluster_id: &str) -> State {
-            State::empty(cluster_id)
-        }
         fn start(&self, _: Options, _: &State, _: u64) -> Result<Unused, PublishError> {
-            Ok(Unused)
+            unreachable!("nobody publishes here")
+        }
+    }
+
+    fn request(dir: &Path) -> Request {
+        let dir = StateDir::open(dir).unwrap();
+        let cluster = ClusterId::new("c").unwrap();
+        Request {
+            comparer: Comparer {
+                checkpoints: Arc::new(Checkpoints::open(&dir, &cluster).unwrap()),
+                access: Arc::new(Access::resolve(&[], &[]).0),
+                cluster: cluster.clone(),
+            },
+            dir,
+            cluster,
+            without_file: false,
+            tried: None,
+            aside: None,
         }
     }
 
     fn case(content: &str) -> (tempfile::TempDir, Request) {
         let tmp = tempfile::tempdir().unwrap();
         fs::write(tmp.path().join("state_c.parquet"), content).unwrap();
-        let request = Request {
-            dir: StateDir::open(tmp.path()).unwrap(),
-            cluster: ClusterId::new("c").unwrap(),
-            without_file: false,
-            tried: None,
-        };
+        let request = request(tmp.path());
         (tmp, request)
     }
 
@@ -383,7 +429,7 @@ mod tests {
             let (_tmp, mut request) = case(content);
             let ends = Counting::default();
             let look = |request: &Request| match observe(&ends, request) {
-                Sight::State { tried, .. } => Some(tried),
+                Sight::Unchanged { tried } => tried,
                 Sight::Refused { what, tried } => {
                     assert!(what.contains("bad"), "{what}");
                     tried
@@ -398,7 +444,7 @@ mod tests {
             }
             request.tried.as_mut().unwrap().conclusive = true;
             match (content, observe(&ends, &request)) {
-                ("good", Sight::Unchanged) | ("bad", Sight::Refused { .. }) => {}
+                ("good", Sight::Unchanged { tried: None }) | ("bad", Sight::Refused { .. }) => {}
                 (_, other) => panic!("{content}: {other:?}"),
             }
             assert_eq!(ends.loads.load(Ordering::SeqCst), 3, "{content}");
@@ -458,7 +504,7 @@ mod tests {
         for without_file in [true, false] {
             request.without_file = without_file;
             let sight = observe(&Counting::default(), &request);
-            assert_eq!(matches!(sight, Sight::Unchanged), without_file, "{sight:?}");
+            assert_eq!(matches!(sight, Sight::Unchanged { .. }), without_file, "{sight:?}");
         }
     }
 
@@ -476,12 +522,7 @@ mod tests {
         let (tmp, _) = case("good");
         let dir = tmp.path().join("dir");
         fs::create_dir(&dir).unwrap();
-        let request = Request {
-            dir: StateDir::open(&dir).unwrap(),
-            cluster: ClusterId::new("c").unwrap(),
-            without_file: false,
-            tried: None,
-        };
+        let request = request(&dir);
         fs::rename(&dir, tmp.path().join("kept")).unwrap();
         let missing = observe(&Counting::default(), &request);
         assert!(matches!(missing, Sight::Refused { .. }), "{missing:?}");

@@ -1,4 +1,4 @@
-//! A service in this process: real directories, real Parquet, a publisher that only takes notes.
+//! A service in this process: real directories, real ends that take notes and fail when told to.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,18 +15,21 @@ use serde_json::Value;
 use sherwood_client::import;
 use sherwood_client::locate::METADATA_FILE;
 use sherwood_daemon::config::{Args, Config, LogFormat, Sources};
+use sherwood_client::Snapshot;
 use sherwood_daemon::ends::{BoxError, Ends, Publish, Real};
+use sherwood_daemon::foreign::Loaded;
 use sherwood_daemon::log;
-use sherwood_daemon::publish::{Options, PublishError, Published};
+use sherwood_daemon::publish::{Options, PublishError, Published, Publisher, Staged};
 use sherwood_daemon::served::StartError;
 use sherwood_daemon::service::{Event, Order, Service};
 use sherwood_shared::schema::TableId;
 use sherwood_shared::state::State;
+use sherwood_store::Effects;
 
 /// Publishes in order: the generation, and the ids of the tasks.
 type Notes = Arc<Mutex<Vec<(u64, Vec<String>)>>>;
 
-/// Reads Parquet, and notes what would be published.
+/// Both ends real, with notes of what is published; they fail when told to.
 #[derive(Clone, Default)]
 pub struct Noting {
     /// What was published.
@@ -41,28 +44,23 @@ pub struct Noting {
     pub beats: Arc<Mutex<usize>>,
     /// How often it said that it lives.
     pub pulses: Arc<Mutex<usize>>,
-    /// Generations that it has taken beyond those of its notes.
+    /// Generations that it says it has taken beyond those of its notes.
     pub taken: Arc<AtomicU64>,
 }
 
 /// The publishing end of [`Noting`].
 pub struct NotingPublisher {
     ends: Noting,
-    generation: u64,
-    path: PathBuf,
+    inner: Publisher,
 }
 
 impl Ends for Noting {
     type Publisher = NotingPublisher;
 
-    fn load(&self, path: &Path, expected: Option<&str>) -> Result<State, BoxError> {
+    fn load(&self, path: &Path, expected: Option<&str>) -> Result<Loaded, BoxError> {
         Real.load(path, expected).inspect_err(|error| {
             self.refused.lock().unwrap().push(error.to_string());
         })
-    }
-
-    fn empty(&self, cluster_id: &str) -> State {
-        State::empty(cluster_id)
     }
 
     fn start(
@@ -71,51 +69,55 @@ impl Ends for Noting {
         state: &State,
         generation: u64,
     ) -> Result<NotingPublisher, PublishError> {
+        let inner = Real.start(options, state, generation)?;
         self.notes.lock().unwrap().push((generation, tasks(state)));
-        let name = format!("{}.arrow", options.cluster_id);
         Ok(NotingPublisher {
             ends: self.clone(),
-            generation,
-            path: options.run_dir.join(name),
+            inner,
         })
     }
 }
 
 impl Publish for NotingPublisher {
-    fn publish(&mut self, next: &State) -> Result<Option<Published>, PublishError> {
+    type Staged = Staged;
+    fn stage(&mut self, effects: &Effects) -> Result<Option<Staged>, PublishError> {
         if self.ends.broken.load(Ordering::SeqCst) {
             *self.ends.failures.lock().unwrap() += 1;
             return Err(no_room());
         }
-        let mut notes = self.ends.notes.lock().unwrap();
-        if notes.last().is_some_and(|(_, last)| *last == tasks(next)) {
-            return Ok(None);
-        }
-        self.generation += 1;
-        notes.push((self.generation, tasks(next)));
-        Ok(Some(Published {
-            chunks_moved: 0,
-            generation: self.generation,
-            chunks_written: 1,
-            chunks_shared: 0,
-            bytes_written: 64,
-        }))
+        self.inner.stage(effects)
+    }
+    fn staged_generation(staged: &Staged) -> u64 {
+        staged.generation()
+    }
+    fn commit(&mut self, staged: Staged) -> Published {
+        let published = self.inner.commit(staged);
+        let state = self.inner.snapshot().to_state().unwrap();
+        let note = (published.generation, tasks(&state));
+        self.ends.notes.lock().unwrap().push(note);
+        published
+    }
+    fn abandon(&mut self, staged: Staged) {
+        self.inner.abandon(staged);
     }
     fn housekeep(&mut self) -> Result<(), PublishError> {
-        Ok(())
+        self.inner.housekeep()
     }
     fn pulse(&mut self) {
         *self.ends.pulses.lock().unwrap() += 1;
     }
     fn beat(&mut self) -> Result<bool, PublishError> {
         *self.ends.beats.lock().unwrap() += 1;
-        Ok(false)
+        self.inner.beat()
+    }
+    fn snapshot(&mut self) -> Snapshot {
+        self.inner.snapshot().clone()
     }
     fn generation(&self) -> u64 {
-        self.generation + self.ends.taken.load(Ordering::SeqCst)
+        self.inner.generation() + self.ends.taken.load(Ordering::SeqCst)
     }
     fn path(&self) -> &Path {
-        &self.path
+        self.inner.path()
     }
 }
 

@@ -7,21 +7,36 @@ use std::sync::atomic::Ordering;
 use sherwood_client::Reader;
 use sherwood_daemon::ends::Real;
 use sherwood_daemon::generation::BLOCK;
-use sherwood_daemon::lock::LockError;
-use sherwood_daemon::served::{Before, ServeError, Served, StartError};
+use sherwood_daemon::ends::Ends;
+use sherwood_daemon::engine::{Request, Stage, Submission};
+use sherwood_daemon::served::{self, Before, ServeError, ServedEngine, StartError};
 use sherwood_shared::file::SnapshotFile;
+use sherwood_shared::transaction::{Answer, OutcomeKind, Transaction};
+use sherwood_store::lock::LockError;
 
-use crate::common::{Case, Noting, NotingPublisher, exchange, state, tasks};
+use crate::common::{Case, Noting, exchange, tasks};
 
-fn begin(case: &Case, ends: &Noting) -> Served<NotingPublisher> {
-    Served::begin(ends, &case.config(), None).unwrap().0
+fn begin<E: Ends>(case: &Case, ends: &E) -> ServedEngine<E::Publisher> {
+    served::begin(ends, &case.config(), None).unwrap().engine
+}
+
+/// Puts one task.
+fn put<P: sherwood_daemon::ends::Publish>(engine: &mut ServedEngine<P>, task: &str) -> Answer {
+    let json = format!(r#"{{"ops":[{{"put":"tasks","row":{{"id":"{task}"}}}}]}}"#);
+    let (sender, answers) = std::sync::mpsc::channel();
+    let submission = Submission {
+        request: Request::Transaction(Transaction::from_json(json.as_bytes()).unwrap()),
+        reply: Box::new(move |answer| sender.send(answer).unwrap()),
+    };
+    engine.commit(vec![submission]).unwrap();
+    answers.try_recv().unwrap()
 }
 
 #[test]
 fn a_daemon_that_lost_its_run_directory_to_another_touches_nothing_there() {
     let case = Case::with(&["t1"]);
     let ends = Noting::default();
-    let mut served = begin(&case, &ends);
+    let mut engine = begin(&case, &ends);
     let theirs = case.root().join("theirs");
     fs::create_dir(&theirs).unwrap();
     let lock = fs::File::create(theirs.join("c.lock")).unwrap();
@@ -29,26 +44,26 @@ fn a_daemon_that_lost_its_run_directory_to_another_touches_nothing_there() {
     exchange(&case.run_dir(), &theirs);
 
     let noted = ends.notes.lock().unwrap().clone();
-    let error = served.beat().unwrap_err();
+    let error = engine.publisher().beat().unwrap_err();
     let held = |error: &ServeError| matches!(error, ServeError::Lock(LockError::Held { .. }));
     assert!(held(&error), "{error}");
-    let error = served
-        .publish(&state("c", &["t2"]), &case.file())
-        .unwrap_err();
-    assert!(held(&error), "{error}");
+    let answer = put(&mut engine, "t2");
+    assert_eq!(answer.outcome, OutcomeKind::Refused, "{answer:?}");
+    let lost = engine.publisher().take_lost();
+    assert!(matches!(lost, Some(LockError::Held { .. })), "{lost:?}");
     // A successor of the state directory is not begun under a lost name either.
     fs::rename(case.state_dir(), case.root().join("old")).unwrap();
     fs::create_dir(case.state_dir()).unwrap();
     case.write(&["t3"]);
-    let before: Before = served.before();
-    let begun = Served::begin(&ends, &case.config(), Some(before));
+    let before: Before = engine.publisher().before();
+    let begun = served::begin(&ends, &case.config(), Some(before));
     match begun {
         Err(StartError::Lock(LockError::Held { .. })) => {}
         Err(error) => panic!("{error}"),
         Ok(_) => panic!("it began"),
     }
     // Nor does a state directory that is gone hide that the name is lost.
-    let error = served.beat().unwrap_err();
+    let error = engine.publisher().beat().unwrap_err();
     assert!(held(&error), "{error}");
     assert_eq!(*ends.notes.lock().unwrap(), noted);
     assert_eq!(*ends.beats.lock().unwrap(), 0);
@@ -57,8 +72,9 @@ fn a_daemon_that_lost_its_run_directory_to_another_touches_nothing_there() {
 #[test]
 fn a_run_directory_that_was_removed_is_made_again_with_lock_and_snapshot() {
     let case = Case::with(&["t1"]);
-    let mut served = Served::begin(&Real, &case.config(), None).unwrap().0;
-    let generation = served.facts().generation;
+    let mut engine = begin(&case, &Real);
+    let served = engine.publisher();
+    let generation = served.generation();
     fs::remove_dir_all(case.run_dir()).unwrap();
     assert!(served.beat().unwrap(), "no file was made");
     let reader = Reader::open(case.run_dir().join("c.arrow")).unwrap();
@@ -84,7 +100,8 @@ fn a_run_directory_that_was_removed_is_made_again_with_lock_and_snapshot() {
 fn a_daemon_without_generations_still_says_that_it_lives() {
     let case = Case::with(&["t1"]);
     let ends = Noting::default();
-    let mut served = begin(&case, &ends);
+    let mut engine = begin(&case, &ends);
+    let served = engine.publisher();
     assert!(!served.beat().unwrap());
     assert_eq!(*ends.beats.lock().unwrap(), 1);
     // The block is used up, and the next one cannot be written: something is in its way.
@@ -107,7 +124,8 @@ fn a_daemon_without_generations_still_says_that_it_lives() {
 #[test]
 fn a_beat_that_fails_is_a_beat_to_readers() {
     let case = Case::with(&["t1"]);
-    let mut served = Served::begin(&Real, &case.config(), None).unwrap().0;
+    let mut engine = begin(&case, &Real);
+    let served = engine.publisher();
     let path = case.run_dir().join("c.arrow");
     let file = SnapshotFile::open(&path).unwrap();
     let before = file.header().beat();
@@ -119,19 +137,39 @@ fn a_beat_that_fails_is_a_beat_to_readers() {
 }
 
 #[test]
-fn a_publish_that_fails_tells_the_generations_it_took_and_nothing_of_the_state() {
+fn a_change_that_cannot_be_published_is_refused_and_changes_nothing() {
     let case = Case::with(&["t1"]);
     let ends = Noting::default();
-    let mut served = begin(&case, &ends);
-    let mut expected = served.facts().clone();
+    let mut engine = begin(&case, &ends);
+    let before = engine.publisher().facts();
     ends.broken.store(true, Ordering::SeqCst);
-    ends.taken.store(4, Ordering::SeqCst);
-    let file = case.state_dir().join("other.parquet");
-    served
-        .publish(&state("c", &["t2", "t3"]), &file)
-        .unwrap_err();
-    expected.generation += 4;
-    assert_eq!(*served.facts(), expected);
+    let answer = put(&mut engine, "t2");
+    assert_eq!(answer.outcome, OutcomeKind::Refused, "{answer:?}");
+    let reason = answer.reason.unwrap_or_default();
+    assert!(reason.contains("free space"), "{reason}");
+    assert_eq!(engine.publisher().facts(), before);
+    ends.broken.store(false, Ordering::SeqCst);
+    let answer = put(&mut engine, "t2");
+    assert_eq!(answer.outcome, OutcomeKind::Done, "{answer:?}");
+    assert_eq!(engine.publisher().facts().rows, [0, 2, 0]);
+}
+
+/// What was acknowledged is there after any end, and in the same order of generations.
+#[test]
+fn what_was_done_is_there_after_a_restart_without_a_checkpoint() {
+    let case = Case::with(&["t0"]);
+    let mut highest = 0;
+    for run in 1..6 {
+        let ends = Noting::default();
+        let mut engine = begin(&case, &ends);
+        let expected: Vec<String> = (0..run).map(|n| format!("t{n}")).collect();
+        let (generation, found) = ends.notes.lock().unwrap()[0].clone();
+        assert_eq!(found, expected, "run {run}");
+        assert!(generation > highest, "run {run}: {generation} after {highest}");
+        let answer = put(&mut engine, &format!("t{run}"));
+        highest = answer.generation.unwrap();
+        assert!(highest > generation, "run {run}");
+    }
 }
 
 #[test]
@@ -140,8 +178,7 @@ fn generations_that_were_restored_in_place_begin_a_new_history() {
     let record = case.state_dir().join("sherwood.generation");
     let path = case.run_dir().join("c.arrow");
     let run = || {
-        let served = Served::begin(&Real, &case.config(), None).unwrap().0;
-        drop(served);
+        drop(begin(&case, &Real));
         let snapshot = Reader::open(&path).unwrap().snapshot().unwrap();
         (snapshot.history(), snapshot.generation())
     };

@@ -68,6 +68,6 @@ fn tell(request: &Request) -> (Option<String>, Value) {
             let mode = format!("{mode:?}").to_lowercase();
             (id.clone(), json!({"table": table.name(), "mode": mode, "rows": shown}))
         }
-
+        Request::Merge(_) => (None, json!({"merge": true})),
     }
 }
