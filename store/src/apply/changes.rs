@@ -17,6 +17,7 @@ use super::gather::gather;
 #[derive(Debug)]
 pub struct Changes<'a> {
     columns: Columns,
+    schema: SchemaRef,
     upserts: Vec<Upsert<'a>>,
     changes: Vec<Change<'a>>,
 }
@@ -80,8 +81,14 @@ impl<'a> Changes<'a> {
                 at: columns.places_in(rows.schema_ref()),
             })
             .collect();
+        let schema = if columns.widened {
+            columns.schema()
+        } else {
+            SchemaRef::clone(old)
+        };
         Ok(Self {
             columns,
+            schema,
             upserts,
             changes,
         })
@@ -114,7 +121,7 @@ impl<'a> Changes<'a> {
     /// The table's schema after the changes.
     #[must_use]
     pub fn schema(&self) -> SchemaRef {
-        self.columns.schema()
+        SchemaRef::clone(&self.schema)
     }
 
     /// Rows of the table with the changes `numbers` made. `None`: that changes nothing.
@@ -153,7 +160,7 @@ impl<'a> Changes<'a> {
             }
         };
         self.columns
-            .merge(columns, &alignment, false, sources, cell)
+            .merge(&self.schema, columns, &alignment, false, sources, cell)
             .map(Some)
     }
 }
@@ -263,6 +270,7 @@ impl Columns {
     /// values to columns that have no source.
     pub(super) fn merge(
         &self,
+        schema: &SchemaRef,
         mut old: impl Iterator<Item = Option<ArrayRef>>,
         alignment: &Alignment,
         renews: bool,
@@ -296,7 +304,7 @@ impl Columns {
             columns.push(gathered.map_err(|source| self.failed(number, source))?);
         }
         let options = RecordBatchOptions::new().with_row_count(Some(alignment.rows()));
-        RecordBatch::try_new_with_options(self.schema(), columns, &options)
+        RecordBatch::try_new_with_options(SchemaRef::clone(schema), columns, &options)
             .map_err(|source| self.failed(0, source))
     }
 

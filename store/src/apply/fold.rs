@@ -6,9 +6,10 @@
 
 use std::collections::HashMap;
 
-use arrow_array::{Array, ArrayRef, RecordBatch};
+use arrow_array::{Array, ArrayRef, RecordBatch, UInt32Array};
 use arrow_schema::SchemaRef;
 use arrow_select::concat::{concat, concat_batches};
+use arrow_select::take::take_record_batch;
 use sherwood_shared::schema::TableId;
 use sherwood_shared::state::State;
 
@@ -18,7 +19,9 @@ use super::{ApplyError, check_cluster};
 use crate::entry::{Effects, TableEffects};
 
 /// Batches of one column set that are put together when there are so many.
-const PENDING: usize = 4096;
+const PENDING: usize = if cfg!(test) { 16 } else { 4096 };
+/// Rows of one column set that may be out of date, beside as many as are not.
+const SLACK: u32 = if cfg!(test) { 64 } else { 1 << 16 };
 const NONE: u32 = u32::MAX;
 
 /// Effects of many commits, added in their order, to be applied at once.
@@ -43,6 +46,8 @@ struct Group {
     pending: Vec<RecordBatch>,
     done: Vec<RecordBatch>,
     rows: u32,
+    /// With more rows than this, those that later ones replaced are thrown out.
+    most: u32,
 }
 
 /// What became of one key.
@@ -122,6 +127,9 @@ impl FoldedTable {
                 self.upsert(key, u32::try_from(group).unwrap_or(NONE), row);
             }
             self.groups[group].take(rows, id)?;
+            if self.groups[group].rows > self.groups[group].most {
+                self.throw_out(id, group)?;
+            }
         }
         for key in &effects.delete {
             let slot = self.slot(key);
@@ -147,6 +155,7 @@ impl FoldedTable {
             pending: Vec::new(),
             done: Vec::new(),
             rows: 0,
+            most: SLACK,
         });
         self.groups.len() - 1
     }
@@ -201,6 +210,31 @@ impl FoldedTable {
         self.refs[found as usize].row = row;
     }
 
+    /// Keeps of a group the rows that some key still has: a key that changes all the time takes no
+    /// more room than one that changed once.
+    fn throw_out(&mut self, id: TableId, group: usize) -> Result<(), ApplyError> {
+        let mut kept: Vec<u32> = Vec::new();
+        for slot in &self.slots {
+            let mut next = slot.last;
+            while let Some(found) = self.refs.get_mut(next as usize) {
+                next = found.before;
+                if found.group as usize == group {
+                    kept.push(found.row);
+                    found.row = u32::try_from(kept.len() - 1).unwrap_or(NONE);
+                }
+            }
+        }
+        let group = &mut self.groups[group];
+        group.flush(id)?;
+        let rows = u32::try_from(kept.len()).unwrap_or(NONE);
+        let failed = |source| Columns::new(id, &group.schema).failed(0, source);
+        let all = concat_batches(&group.schema, &group.done).map_err(failed)?;
+        group.done = vec![take_record_batch(&all, &UInt32Array::from(kept)).map_err(failed)?];
+        group.rows = rows;
+        group.most = rows.saturating_mul(2).saturating_add(SLACK);
+        Ok(())
+    }
+
     fn finish(mut self, id: TableId, old: RecordBatch) -> Result<RecordBatch, ApplyError> {
         let mut columns = Columns::new(id, old.schema_ref());
         for group in &mut self.groups {
@@ -245,7 +279,7 @@ impl FoldedTable {
         };
         let old = old.into_iter().map(Some).chain(std::iter::repeat(None));
         let renews = slots.iter().any(|slot| slot.fresh);
-        let merged = columns.merge(old, &alignment, renews, sources, cell);
+        let merged = columns.merge(&columns.schema(), old, &alignment, renews, sources, cell);
         if let Some((column, source)) = failed.take() {
             return Err(columns.failed(column, source));
         }

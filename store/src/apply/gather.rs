@@ -2,12 +2,12 @@
 
 use arrow_array::cast::AsArray;
 use arrow_array::{
-    Array, ArrayRef, ArrowPrimitiveType, PrimitiveArray, StructArray, downcast_primitive,
-    make_array, new_null_array,
+    Array, ArrayRef, ArrowPrimitiveType, PrimitiveArray, StringArray, StructArray,
+    downcast_primitive, make_array, new_null_array,
 };
-use arrow_buffer::{BooleanBufferBuilder, NullBuffer};
+use arrow_buffer::{BooleanBufferBuilder, NullBuffer, OffsetBuffer};
 use arrow_data::ArrayData;
-use arrow_data::transform::{Capacities, MutableArrayData};
+use arrow_data::transform::MutableArrayData;
 use arrow_schema::{ArrowError, DataType};
 
 /// Consecutive rows of one source, or of nulls.
@@ -54,7 +54,9 @@ pub(super) fn gather(
         };
     }
     let rows = runs.iter().map(|run| run.len).sum();
-    if runs.iter().all(|run| run.source == NULLS) {
+    // Many columns of a table are rarely used.
+    let is_null = |source: &ArrayRef| source.null_count() == source.len();
+    if sources.iter().all(is_null) || runs.iter().all(|run| run.source == NULLS) {
         return Ok(new_null_array(data_type, rows));
     }
     downcast_primitive! {
@@ -71,6 +73,7 @@ pub(super) fn gather(
             let nulls = nulls(sources, runs, rows);
             Ok(std::sync::Arc::new(StructArray::try_new(fields.clone(), columns, nulls)?))
         }
+        DataType::Utf8 => text(sources, runs, rows),
         _ => other(sources, runs, rows),
     }
 }
@@ -98,6 +101,31 @@ fn primitive<T: ArrowPrimitiveType>(
     std::sync::Arc::new(array.with_data_type(data_type.clone()))
 }
 
+fn text(sources: &[ArrayRef], runs: &[Run], rows: usize) -> Result<ArrayRef, ArrowError> {
+    let arrays: Vec<&StringArray> = sources.iter().map(|source| source.as_string()).collect();
+    let overflow = || ArrowError::OffsetOverflowError(usize::try_from(i32::MAX).unwrap_or(0));
+    let mut offsets: Vec<i32> = Vec::with_capacity(rows + 1);
+    let mut values: Vec<u8> = Vec::with_capacity(text_bytes(&arrays, runs));
+    let mut end = 0_i32;
+    offsets.push(end);
+    for run in runs {
+        let Some(array) = run.source().map(|source| arrays[source]) else {
+            offsets.resize(offsets.len() + run.len, end);
+            continue;
+        };
+        let own = &array.value_offsets()[run.start..=run.start + run.len];
+        let (from, to) = (own[0], own[run.len]);
+        let shift = end - from; // both are from 0 to i32::MAX
+        end = end.checked_add(to - from).ok_or_else(overflow)?;
+        offsets.extend(own[1..].iter().map(|&at| at + shift));
+        let span = usize::try_from(from).unwrap_or(0)..usize::try_from(to).unwrap_or(0);
+        values.extend_from_slice(&array.value_data()[span]);
+    }
+    let offsets = OffsetBuffer::new(offsets.into());
+    let array = StringArray::try_new(offsets, values.into(), nulls(sources, runs, rows))?;
+    Ok(std::sync::Arc::new(array))
+}
+
 /// The nulls of the runs; `None` if there are none.
 fn nulls(sources: &[ArrayRef], runs: &[Run], rows: usize) -> Option<NullBuffer> {
     let sources: Vec<Option<&NullBuffer>> = sources
@@ -121,17 +149,11 @@ fn nulls(sources: &[ArrayRef], runs: &[Run], rows: usize) -> Option<NullBuffer> 
     Some(NullBuffer::new(bits.finish())).filter(|nulls| nulls.null_count() > 0)
 }
 
-/// Every other type, with room for just what comes.
+/// Every other type.
 fn other(sources: &[ArrayRef], runs: &[Run], rows: usize) -> Result<ArrayRef, ArrowError> {
     let data: Vec<ArrayData> = sources.iter().map(Array::to_data).collect();
     let with_nulls = runs.iter().any(|run| run.source == NULLS);
-    let capacities = match sources.first().map(Array::data_type) {
-        Some(DataType::Utf8 | DataType::Binary) => {
-            Capacities::Binary(rows, Some(bytes(&data, runs)))
-        }
-        _ => Capacities::Array(rows),
-    };
-    let mut out = MutableArrayData::with_capacities(data.iter().collect(), with_nulls, capacities);
+    let mut out = MutableArrayData::new(data.iter().collect(), with_nulls, rows);
     for run in runs {
         match run.source() {
             Some(source) => out.try_extend(source, run.start, run.start + run.len)?,
@@ -142,10 +164,9 @@ fn other(sources: &[ArrayRef], runs: &[Run], rows: usize) -> Result<ArrayRef, Ar
 }
 
 /// Bytes of the values of runs of text.
-fn bytes(data: &[ArrayData], runs: &[Run]) -> usize {
-    let offsets: Vec<&[i32]> = data.iter().map(|data| data.buffer::<i32>(0)).collect();
+fn text_bytes(arrays: &[&StringArray], runs: &[Run]) -> usize {
     let run_bytes = |run: &Run| {
-        let offsets = offsets.get(run.source()?)?;
+        let offsets = arrays.get(run.source()?)?.value_offsets();
         let span = (offsets.get(run.start)?, offsets.get(run.start + run.len)?);
         usize::try_from(span.1 - span.0).ok()
     };

@@ -382,3 +382,23 @@ fn columns_that_nothing_touches_are_shared_and_not_copied() {
         );
     }
 }
+
+#[test]
+fn a_row_that_was_deleted_and_came_again_keeps_nothing_of_the_old_one() {
+    let columns: Vec<usize> = (0..FIRST).collect();
+    let mut rows: Rows = (0..5_u16).map(|n| (key(n), [Some(1); COLUMNS])).collect();
+    let begin = batch_of(&rows, &columns);
+    let mut fold = Fold::new();
+    let again = Op::Upsert {
+        columns: 0b0010,
+        value: 9,
+    };
+    for op in [Op::Delete, again] {
+        let mut effects = Effects::default();
+        let commit = Commit::from([(3, op)]);
+        effects.tables[1] = take(&commit, &mut rows, &mut columns.clone());
+        fold.add(&effects).expect("folds");
+    }
+    let folded = fold.finish(state_of(begin)).expect("finishes");
+    assert_eq!(folded.tables[1], batch_of(&rows, &columns));
+}
