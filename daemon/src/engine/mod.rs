@@ -3,7 +3,7 @@
 //! [`Engine::commit`] takes a *group* of requests and commits them as one: one entry of the log, one sync, one
 //! generation. What each request means is docs/transactions.md; here is the order:
 //!
-//! 1. check: each against the snapshot and what those before it in the group do ([`overlay`]);
+//! 1. check: each against the snapshot and what those before it in the group do (`overlay`);
 //! 2. stage: everything of the next generation is written, but nobody sees it;
 //! 3. log: one entry with the net effects and the outcomes, synced;
 //! 4. commit: the generation becomes visible;
