@@ -314,9 +314,13 @@ impl Checkpoints {
     pub fn prune(&self, pace: &mut dyn Pace) -> Result<(), CheckpointError> {
         let paced = Paced::new(pace);
         for old in self.list()?.into_iter().skip(KEPT) {
-            paced
-                .before(Step::Remove)
-                .map_err(failed("remove", &old.path))?;
+            paced.before(Step::Remove).map_err(|error| {
+                if paced.is_stopped() {
+                    CheckpointError::Stopped
+                } else {
+                    failed("remove", &old.path)(error)
+                }
+            })?;
             remove(&old.path)?;
         }
         Ok(())
@@ -367,7 +371,13 @@ impl Checkpoints {
     fn link_base(&self, checkpoint: &Path, paced: &Paced<'_>) -> Result<(), CheckpointError> {
         let base = self.base();
         let aside = self.dir.join(format!("{BASE}.tmp"));
-        paced.before(Step::Base).map_err(failed("replace", &base))?;
+        paced.before(Step::Base).map_err(|error| {
+            if paced.is_stopped() {
+                CheckpointError::Stopped
+            } else {
+                failed("replace", &base)(error)
+            }
+        })?;
         match fs::remove_file(&aside) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(failed("remove", &aside)(error));
