@@ -120,6 +120,16 @@ impl Access {
             || self.groups.iter().any(|group| peer.is_in(*group))
     }
 
+    /// A2, of a user who is not connected: the owner of a file. May wait for the user database.
+    #[must_use]
+    pub fn may_write_as(&self, uid: u32) -> bool {
+        let user = User::from_uid(Uid::from_raw(uid)).ok().flatten();
+        match user {
+            Some(user) => self.may_write(&Peer::look_up(uid, user.gid.as_raw())),
+            None => uid == 0 || uid == self.own_uid || self.users.contains(&uid),
+        }
+    }
+
     /// A2, with what to do about it.
     pub(super) fn check_write(&self, peer: &Peer) -> Result<(), Status> {
         if self.may_write(peer) {
