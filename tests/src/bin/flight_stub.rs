@@ -74,13 +74,13 @@ fn tell(request: &Request) -> (Option<String>, Value) {
             mode,
             rows,
         }) => {
-            let shown: Vec<_> = (0..rows.num_rows())
+            let shown: Vec<_> = (0..rows.num_rows().min(2))
                 .map(|number| row(rows, number).unwrap_or_else(Value::from))
                 .collect();
             let mode = format!("{mode:?}").to_lowercase();
             (
                 id.clone(),
-                json!({"table": table.name(), "mode": mode, "rows": shown}),
+                json!({"table": table.name(), "mode": mode, "count": rows.num_rows(), "first": shown}),
             )
         }
     }
