@@ -40,9 +40,9 @@ def put(client, command, table):
     writer, answers = client.do_put(flight.FlightDescriptor.for_command(json.dumps(command)), table.schema)
     writer.write_table(table)
     writer.done_writing()
-    answer = json.loads(answers.read().to_pybytes())
-    writer.close()
-    return answer
+    answer = answers.read()
+    writer.close()  # raises where there is no answer
+    return json.loads(answer.to_pybytes())
 
 
 def test_without_the_authority_grpc_itself_sends_what_no_server_takes(served, tmp_path):
