@@ -13,12 +13,16 @@ use sherwood_client::Snapshot;
 use sherwood_client::filter::Filter;
 use sherwood_client::import;
 use sherwood_client::locate::Metadata;
+use sherwood_daemon::engine::Request;
+use sherwood_daemon::flight::{self, Limits};
 use sherwood_shared::batch::{BatchDecoder, BatchEncoder, BlockAt};
 use sherwood_shared::footer;
 use sherwood_shared::index::{self, ChunkEntry, PartIndex};
 use sherwood_shared::layout::{CONSTANTS_BYTES, Constants};
+use sherwood_shared::received;
 use sherwood_shared::root::{PartRoot, Root, TableRoot};
 use sherwood_shared::schema::{TableId, table_schema};
+use sherwood_shared::transaction::{Answer, DomainOp, Transaction};
 
 use crate::daemon::{parquet as parquet_of, state_with_tasks};
 
@@ -26,7 +30,7 @@ use crate::daemon::{parquet as parquet_of, state_with_tasks};
 pub type Target = fn(&[u8]);
 
 /// Every target, by its name.
-pub const TARGETS: [(&str, Target); 7] = [
+pub const TARGETS: [(&str, Target); 8] = [
     ("header", header),
     ("root", root),
     ("index", part_index),
@@ -34,6 +38,7 @@ pub const TARGETS: [(&str, Target); 7] = [
     ("parquet", parquet),
     ("metadata", metadata),
     ("filter", filter),
+    ("action", action),
 ];
 
 /// The constants of a header, which are what they were once they parse.
@@ -161,6 +166,43 @@ pub fn filter(bytes: &[u8]) {
     }
 }
 
+/// What a client may send to the way in: each kind of body, command and message; what is one is written as it was read.
+pub fn action(bytes: &[u8]) {
+    let limits = Limits::default();
+    let actions = DomainOp::ACTIONS.into_iter().chain(["transaction"]);
+    let parsed = actions.map(|action| flight::parse(action, bytes, &limits));
+    for request in parsed.chain([flight::parse_message(bytes, &limits)]) {
+        match request {
+            Ok(Request::Transaction(transaction)) => {
+                let again = Transaction::from_json(transaction.to_json().as_bytes());
+                assert_eq!(again.expect("what we wrote"), transaction);
+            }
+            Ok(Request::Domain { id, op }) => {
+                let again = DomainOp::from_object(op.action(), op.body(id.as_deref()));
+                assert_eq!(again.expect("what we wrote"), (id, op));
+            }
+            Ok(_) => {}
+            Err(answer) => {
+                let again = Answer::from_json(answer.to_json().as_bytes());
+                assert_eq!(again.expect("what we wrote"), answer);
+            }
+        }
+    }
+    let _each_is_an_answer = (flight::parse_command(bytes), flight::Wish::parse(bytes));
+    // A message as DoPut has it: the first two bytes say how much of it is metadata.
+    if let Some((&[low, high], rest)) = bytes.split_first_chunk() {
+        let split = usize::from(u16::from_le_bytes([low, high])).min(rest.len());
+        let (message, body) = rest.split_at(split);
+        let _either = received::schema(message);
+        let schema = table_schema(TableId::Tasks);
+        if let Ok(batch) = received::batch(&schema, message, aligned(body)) {
+            for column in batch.columns() {
+                column.to_data().validate_full().expect("checked, so valid");
+            }
+        }
+    }
+}
+
 fn aligned(bytes: &[u8]) -> Buffer {
     let mut buffer = MutableBuffer::new(bytes.len());
     buffer.extend_from_slice(bytes);
@@ -187,6 +229,10 @@ pub fn seeds(target: &str) -> Vec<(String, Vec<u8>)> {
             .map(|text| text.as_bytes().to_vec())
             .collect(),
         "filter" => FILTERS
+            .iter()
+            .map(|text| text.as_bytes().to_vec())
+            .collect(),
+        "action" => ACTIONS
             .iter()
             .map(|text| text.as_bytes().to_vec())
             .collect(),
@@ -229,6 +275,16 @@ const METADATA: [&str; 6] = [
     r#"{"cluster_id": "../c", "parquet_path": "../../etc/passwd", "snapshot_path": 7}"#,
     r#"[{"cluster_id": "\ud800"}]"#,
     "{\"cluster_id\": \"a\\u0000b\", \"deep\": [[[[[[[[[[]]]]]]]]]]}",
+];
+
+const ACTIONS: [&str; 7] = [
+    r#"{"id":"i","if":[{"table":"tasks","key":"t","column":"resources.cpu_cores","equals":4},{"table":"nodes","key":"n","exists":true},{"generation":17}],"ops":[{"put":"tasks","row":{"id":"t","input_cids":["a",null]}},{"patch":"cluster","set":{"master_id":"n"}},{"delete":"content","key":"c"}]}"#,
+    r#"{"do":"transaction","id":"i","ops":[{"patch":"tasks","key":"t","set":{"status":"running"}}]}"#,
+    r#"{"do":"claim","node":"n","types":["a","b"]}"#,
+    r#"{"id":"i","task":"t","node":"n"}"#,
+    r#"{"node":{"id":"n","resources":{"cpu_load":0.5}}}"#,
+    r#"{"put":"tasks","id":"i"}"#,
+    r#"{"from":18446744073709551615,"tables":["tasks","cluster"]}"#,
 ];
 
 fn constants() -> Constants {

@@ -124,7 +124,7 @@ fn every_change_after_the_generation_comes_once_and_in_order_also_when_one_comes
         }
         let mut client = setting.server.client().await;
         let mut seen = 0;
-        for turn in 0..6 {
+        for turn in 0..5 {
             let mut stream = watch_from(&mut client, json!({"from": seen}))
                 .await
                 .unwrap();

@@ -39,7 +39,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         snapshot_mode: 0o644,
         access: Access::resolve(&[], &[]).0,
         limits: Limits::default(),
-        outcome: Box::new(|id, reply| reply(Answer::unknown(Some(id.to_owned()), "not remembered"))),
+        outcome: Box::new(|id, reply| {
+            reply(Answer::unknown(Some(id.to_owned()), "not remembered"))
+        }),
         status: Box::new(|| json!({"generation": 5})),
         changes: None,
         announced: Announced::never(),
@@ -61,12 +63,25 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 fn tell(request: &Request) -> (Option<String>, Value) {
     match request {
-        Request::Transaction(transaction) => (transaction.id.clone(), json!({"ops": transaction.ops.len()})),
+        Request::Transaction(transaction) => (
+            transaction.id.clone(),
+            json!({"ops": transaction.ops.len()}),
+        ),
         Request::Domain { id, op } => (id.clone(), json!({"action": op.action()})),
-        Request::Bulk(Bulk { id, table, mode, rows }) => {
-            let shown: Vec<_> = (0..rows.num_rows()).map(|number| row(rows, number).unwrap_or_else(Value::from)).collect();
+        Request::Bulk(Bulk {
+            id,
+            table,
+            mode,
+            rows,
+        }) => {
+            let shown: Vec<_> = (0..rows.num_rows().min(2))
+                .map(|number| row(rows, number).unwrap_or_else(Value::from))
+                .collect();
             let mode = format!("{mode:?}").to_lowercase();
-            (id.clone(), json!({"table": table.name(), "mode": mode, "rows": shown}))
+            (
+                id.clone(),
+                json!({"table": table.name(), "mode": mode, "count": rows.num_rows(), "first": shown}),
+            )
         }
         Request::Merge(_) => (None, json!({"merge": true})),
     }
