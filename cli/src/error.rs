@@ -9,6 +9,7 @@ use sherwood_client::locate::{BadClusterId, LocateError};
 use sherwood_client::verify::VerifyError;
 use sherwood_client::write::WriteError;
 use sherwood_client::{OpenError, ReadError, TableId};
+use sherwood_store::recover::RecoverError;
 use thiserror::Error;
 
 use crate::sample::SampleError;
@@ -143,6 +144,9 @@ pub enum CliError {
     /// What became of a change, or why there is no daemon to ask.
     #[error(transparent)]
     Writer(Box<WriteError>),
+    /// `recover`.
+    #[error(transparent)]
+    Recover(Box<RecoverError>),
     /// `claim`.
     #[error("no pending task{} fits {node:?}", types(types_wanted))]
     NothingToClaim {
@@ -290,6 +294,12 @@ impl From<ImportError> for CliError {
 impl From<SampleError> for CliError {
     fn from(error: SampleError) -> Self {
         Self::Sample(Box::new(error))
+    }
+}
+
+impl From<RecoverError> for CliError {
+    fn from(error: RecoverError) -> Self {
+        Self::Recover(Box::new(error))
     }
 }
 
