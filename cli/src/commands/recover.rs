@@ -19,11 +19,11 @@ pub fn run(places: &Places, args: &RecoverArgs) -> Result<(), CliError> {
     let mut out = output::stdout();
     match &args.command {
         RecoverCommand::List(look) => {
-            let listing = waiting("reading", || tools::list(&dir))?;
+            let listing = waiting("reading", || Ok(tools::list(&dir)?))?;
             show(&mut out, &listing, look)?;
         }
         RecoverCommand::Verify(look) => {
-            let listing = waiting("checking", || tools::verify(&dir))?;
+            let listing = waiting("checking", || Ok(tools::verify(&dir)?))?;
             show(&mut out, &listing, look)?;
             out.flush()?;
             if problems(&listing) > 0 {
@@ -31,7 +31,7 @@ pub fn run(places: &Places, args: &RecoverArgs) -> Result<(), CliError> {
             }
         }
         RecoverCommand::Restore { to } => {
-            let restored = waiting("restoring", || tools::restore(&dir, *to))?;
+            let restored = waiting("restoring", || Ok(tools::restore(&dir, *to)?))?;
             writeln!(
                 out,
                 "the state is that after entry {} (generation {}): {}",
@@ -43,7 +43,7 @@ pub fn run(places: &Places, args: &RecoverArgs) -> Result<(), CliError> {
             writeln!(out, "what was replaced is in {aside}")?;
         }
         RecoverCommand::Salvage { out: path } => {
-            let saved = waiting("saving", || tools::salvage(&dir, path))?;
+            let saved = waiting("saving", || Ok(tools::salvage(&dir, path)?))?;
             let through = saved.through;
             let rows = rows(&saved.rows);
             writeln!(out, "{}: {rows}, through entry {through}", path.display())?;
@@ -60,7 +60,10 @@ pub fn run(places: &Places, args: &RecoverArgs) -> Result<(), CliError> {
 }
 
 /// Shows that something goes on, on stderr, if that is a terminal.
-fn waiting<T, E>(what: &'static str, work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+fn waiting<T>(
+    what: &'static str,
+    work: impl FnOnce() -> Result<T, CliError>,
+) -> Result<T, CliError> {
     let progress = ProgressBar::new_spinner().with_message(what);
     progress.enable_steady_tick(std::time::Duration::from_millis(100));
     let done = work();
