@@ -12,6 +12,7 @@ pub mod get;
 pub mod import;
 pub mod patch;
 pub mod put;
+pub mod recover;
 pub mod release;
 pub mod retry;
 pub mod sample;

@@ -10,6 +10,7 @@ use sherwood_client::locate::{BadClusterId, LocateError};
 use sherwood_client::verify::VerifyError;
 use sherwood_client::write::WriteError;
 use sherwood_client::{OpenError, ReadError, TableId};
+use sherwood_store::recover::RecoverError;
 use thiserror::Error;
 
 use crate::sample::SampleError;
@@ -144,6 +145,9 @@ pub enum CliError {
     /// What became of a change, or why there is no daemon to ask.
     #[error(transparent)]
     Writer(Box<WriteError>),
+    /// `recover`.
+    #[error(transparent)]
+    Recover(Box<RecoverError>),
     /// `claim`.
     #[error("no pending task{} fits {node:?}", types(types_wanted))]
     NothingToClaim {
@@ -353,6 +357,12 @@ impl From<SampleError> for CliError {
 /// Under the line that says what is wrong.
 fn indented(lines: &str) -> String {
     format!("  {}", lines.replace('\n', "\n  "))
+}
+
+impl From<RecoverError> for CliError {
+    fn from(error: RecoverError) -> Self {
+        Self::Recover(Box::new(error))
+    }
 }
 
 impl From<WriteError> for CliError {

@@ -135,6 +135,18 @@ impl Places {
         self.in_usual_places()
     }
 
+    /// The state directory, for work that needs no readable state in it.
+    pub fn state_dir(&self) -> Result<StateDir, CliError> {
+        let usual = || self.around.find_state(None);
+        match self.state_dir.clone().or_else(usual) {
+            Some(dir) => Ok(StateDir::open(dir)?),
+            None => Err(CliError::NoState {
+                cluster: self.cluster.as_ref().map(ClusterId::to_string),
+                looked: self.around.places(None),
+            }),
+        }
+    }
+
     fn in_usual_places(&self) -> Result<Found, CliError> {
         let mut looked = self.around.places(None);
         for place in &looked {

@@ -70,6 +70,7 @@ fn write(places: &Places, command: &WriteCommand) -> Result<(), CliError> {
         WriteCommand::Fail(options) => commands::fail::run(places, options),
         WriteCommand::Release(options) => commands::release::run(places, options),
         WriteCommand::Cancel(options) => commands::cancel::run(places, options),
+        WriteCommand::Recover(options) => commands::recover::run(places, options),
         WriteCommand::Retry(options) => commands::retry::run(places, options),
     }
 }

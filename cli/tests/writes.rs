@@ -327,7 +327,7 @@ fn every_command_has_examples_and_the_exit_codes_stand_in_the_help() {
     }
     for command in [
         "apply", "put", "patch", "delete", "assign", "claim", "start", "complete", "fail",
-        "release", "cancel", "retry", "import",
+        "release", "cancel", "retry", "import", "recover",
     ] {
         assert!(
             help.contains(&format!("\n  {command} ")),
@@ -337,4 +337,34 @@ fn every_command_has_examples_and_the_exit_codes_stand_in_the_help() {
         assert!(help.contains("Example"), "{command}: {help}");
         assert!(help.contains("sherwood "), "{command}: {help}");
     }
+}
+
+#[test]
+fn recover_shows_what_there_is_saves_it_and_does_not_go_where_nothing_leads() {
+    let host = Host::new();
+    host.sample("state");
+    let recover = |args: &[&str]| host.run(&[&["--state-dir", "state", "recover"], args].concat());
+    let ran = recover(&["list"]).ended(0);
+    assert_eq!(
+        ran.stdout,
+        "no checkpoint\nlog without entries, in 0 segments\n"
+    );
+    let listing = recover(&["verify", "-o", "json"]).ended(0).json();
+    assert_eq!(listing["checkpoints"], json!([]));
+    assert_eq!(listing["log"]["problem"], json!(null));
+    let ran = recover(&["salvage", "saved.parquet"]).ended(0);
+    assert!(
+        ran.stdout.contains("5 nodes, 40 tasks, 20 content"),
+        "{ran:?}"
+    );
+    let saved = host
+        .run(&["--parquet", "saved.parquet", "get", "tasks"])
+        .ended(0);
+    let before = host.run(&["--state-dir", "state", "get", "tasks"]).ended(0);
+    assert_eq!(saved.stdout, before.stdout);
+    let ran = recover(&["salvage", "saved.parquet"]).ended(1);
+    assert!(ran.stderr.contains("saved.parquet"), "{ran:?}");
+    let ran = recover(&["restore", "--to", "5"]).ended(1);
+    assert!(ran.stderr.contains('5'), "{ran:?}");
+    recover(&["restore"]).ended(2);
 }

@@ -37,6 +37,8 @@ pub enum WriteCommand {
     Retry(TaskArgs),
     /// Put a whole state into the daemon: Parquet, JSON, or a directory of tables
     Import(ImportArgs),
+    /// Show what a state directory can be recovered from, go back, or save what is left
+    Recover(RecoverArgs),
 }
 
 /// How to write, and how to say what became of it.
@@ -344,6 +346,54 @@ pub struct ImportArgs {
     pub any_cluster: bool,
     #[command(flatten)]
     pub write: WriteArgs,
+}
+
+#[derive(Debug, Group)]
+#[command(after_long_help = "\
+A daemon that cannot start says which of these helps. They work on the state directory (--state-dir), not through a
+daemon. Sequence numbers count the entries of the log; list shows them.
+
+Examples:
+  sherwood --state-dir /var/lib/sherwood recover list
+  sherwood --state-dir /var/lib/sherwood recover restore --to 1041
+  sherwood --state-dir /var/lib/sherwood recover salvage /tmp/saved.parquet")]
+pub struct RecoverArgs {
+    #[command(subcommand)]
+    pub command: RecoverCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum RecoverCommand {
+    /// List checkpoints and log, their checksums checked; changes nothing
+    List(RecoverLook),
+    /// The same, and decode every checkpoint; exit with 1 if anything is wrong
+    Verify(RecoverLook),
+    /// Make the state after an entry of the log the newest; the daemon must not run
+    ///
+    /// What is replaced is moved to set-aside/<time>/ in the state directory, whole. A restore that was cut off is
+    /// finished by the next.
+    #[expect(
+        rustdoc::invalid_html_tags,
+        reason = "shown by --help as it stands, where <...> is what a user replaces"
+    )]
+    Restore {
+        /// The last entry to keep
+        #[arg(long, value_name = "SEQ")]
+        to: u64,
+    },
+    /// Write everything that can still be read to a new Parquet file; changes nothing else
+    Salvage {
+        /// The file; must not exist
+        out: PathBuf,
+    },
+}
+
+/// How to show what there is.
+#[derive(Debug, Group)]
+pub struct RecoverLook {
+    /// Format
+    #[arg(short, long, value_enum, default_value_t = super::StatusFormat::Text)]
+    pub output: super::StatusFormat,
 }
 
 /// A column and its value.

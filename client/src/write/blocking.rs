@@ -253,3 +253,20 @@ impl Iterator for Changes {
         Some(next)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_of_a_fork_is_told_so_and_leaves_its_parents_runtime_alone() {
+        let mut parents = Engine::new().expect("a runtime");
+        parents.pid += 1;
+        let error = parents.run(async { Ok(()) });
+        assert!(
+            matches!(error, Err(WriteError::Forked { connected }) if connected == std::process::id() + 1),
+            "{error:?}"
+        );
+        drop(parents);
+    }
+}

@@ -90,11 +90,11 @@ impl<'a> Put<'a> {
 
     async fn encode(&self) -> Result<Vec<FlightData>, WriteError> {
         // Cheap: arrays are shared.
-        let batches = self.batches.to_vec().into_iter().map(Ok);
+        let batches = self.batches.to_vec();
         FlightDataEncoderBuilder::new()
             .with_schema(self.schema.clone())
             .with_flight_descriptor(Some(self.descriptor.clone()))
-            .build(stream::iter(batches))
+            .build(stream::iter(batches.into_iter().map(Ok)))
             .try_collect()
             .await
             .map_err(|error| match error {

@@ -1,0 +1,172 @@
+//! `sherwood recover`: what a state directory can be recovered from, and doing it.
+
+use std::io::Write;
+
+use indicatif::ProgressBar;
+use serde_json::{Value, json};
+use sherwood_shared::schema::TableId;
+use sherwood_store::recover::tools::{self, CheckpointLine, Listing, LogLine};
+
+use crate::args::{RecoverArgs, RecoverCommand, RecoverLook, StatusFormat};
+use crate::error::CliError;
+use crate::find::Places;
+use crate::output;
+use crate::text;
+
+/// Runs it.
+pub fn run(places: &Places, args: &RecoverArgs) -> Result<(), CliError> {
+    let dir = places.state_dir()?;
+    let mut out = output::stdout();
+    match &args.command {
+        RecoverCommand::List(look) => {
+            let listing = waiting("reading", || Ok(tools::list(&dir)?))?;
+            show(&mut out, &listing, look)?;
+        }
+        RecoverCommand::Verify(look) => {
+            let listing = waiting("checking", || Ok(tools::verify(&dir)?))?;
+            show(&mut out, &listing, look)?;
+            out.flush()?;
+            if problems(&listing) > 0 {
+                return Err(CliError::Damaged);
+            }
+        }
+        RecoverCommand::Restore { to } => {
+            let restored = waiting("restoring", || Ok(tools::restore(&dir, *to)?))?;
+            writeln!(
+                out,
+                "the state is that after entry {} (generation {}): {}",
+                restored.position.sequence,
+                restored.position.generation,
+                rows(&restored.rows)
+            )?;
+            let aside = restored.set_aside.display();
+            writeln!(out, "what was replaced is in {aside}")?;
+        }
+        RecoverCommand::Salvage { out: path } => {
+            let saved = waiting("saving", || Ok(tools::salvage(&dir, path)?))?;
+            let through = saved.through;
+            let rows = rows(&saved.rows);
+            writeln!(out, "{}: {rows}, through entry {through}", path.display())?;
+            match &saved.base {
+                Some(base) => writeln!(out, "begun with {}", base.display())?,
+                None => writeln!(out, "from the log alone")?,
+            }
+            for missing in &saved.missing {
+                output::say("missing", missing);
+            }
+        }
+    }
+    Ok(out.flush()?)
+}
+
+/// Shows that something goes on, on stderr, if that is a terminal.
+fn waiting<T>(
+    what: &'static str,
+    work: impl FnOnce() -> Result<T, CliError>,
+) -> Result<T, CliError> {
+    let progress = ProgressBar::new_spinner().with_message(what);
+    progress.enable_steady_tick(std::time::Duration::from_millis(100));
+    let done = work();
+    progress.finish_and_clear();
+    done
+}
+
+fn problems(listing: &Listing) -> usize {
+    let checkpoints = listing.checkpoints.iter();
+    let bad = checkpoints.filter(|line| line.problem.is_some()).count();
+    bad + usize::from(listing.log.problem.is_some())
+}
+
+fn show(out: &mut impl Write, listing: &Listing, look: &RecoverLook) -> Result<(), CliError> {
+    match look.output {
+        StatusFormat::Json => writeln!(out, "{}", object(listing))?,
+        StatusFormat::Text => {
+            if listing.checkpoints.is_empty() {
+                writeln!(out, "no checkpoint")?;
+            }
+            for line in &listing.checkpoints {
+                writeln!(out, "{}", checkpoint(line))?;
+            }
+            for line in log(&listing.log) {
+                writeln!(out, "{line}")?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn checkpoint(line: &CheckpointLine) -> String {
+    let mut said = format!("checkpoint through entry {}", line.sequence);
+    if let Some(generation) = line.generation {
+        said.push_str(&format!(", generation {generation}"));
+    }
+    if let Some(modified) = line.modified.and_then(text::moment) {
+        said.push_str(&format!(", {modified}"));
+    }
+    if let Some(counts) = &line.rows {
+        said.push_str(&format!(", {}", rows(counts)));
+    }
+    said.push_str(&format!(", {} bytes: {}", line.bytes, line.path.display()));
+    match &line.problem {
+        Some(problem) => format!("{said}\n  wrong: {problem}"),
+        None => said,
+    }
+}
+
+fn log(log: &LogLine) -> Vec<String> {
+    let mut lines = Vec::new();
+    match (log.first, log.last) {
+        (Some(first), Some(last)) => lines.push(format!(
+            "log of entries {} to {} (generations {} to {}), in {} segments",
+            first.sequence,
+            last.sequence,
+            first.generation,
+            last.generation,
+            log.segments.len()
+        )),
+        _ => lines.push(format!(
+            "log without entries, in {} segments",
+            log.segments.len()
+        )),
+    }
+    if let Some(torn) = log.torn {
+        lines.push(format!(
+            "  entry {torn} was being written when the log stopped"
+        ));
+    }
+    if let Some(problem) = &log.problem {
+        lines.push(format!("  wrong: {problem}"));
+    }
+    lines
+}
+
+fn rows(rows: &[usize; 3]) -> String {
+    let of = |(table, rows): (TableId, &usize)| format!("{rows} {}", table.name());
+    let counts: Vec<_> = TableId::ALL.into_iter().zip(rows).map(of).collect();
+    counts.join(", ")
+}
+
+fn object(listing: &Listing) -> Value {
+    let checkpoints = listing.checkpoints.iter().map(|line| {
+        json!({
+            "path": line.path, "sequence": line.sequence, "generation": line.generation,
+            "bytes": line.bytes, "modified": line.modified.and_then(text::moment),
+            "rows": line.rows, "problem": line.problem,
+        })
+    });
+    let log = &listing.log;
+    let segments = log.segments.iter().map(|segment| {
+        json!({
+            "path": segment.path, "first_sequence": segment.first_sequence, "bytes": segment.bytes,
+            "modified": segment.modified.and_then(text::moment),
+        })
+    });
+    json!({
+        "checkpoints": checkpoints.collect::<Vec<_>>(),
+        "log": {
+            "segments": segments.collect::<Vec<_>>(),
+            "first": log.first.map(|at| at.sequence), "last": log.last.map(|at| at.sequence),
+            "last_at_ms": log.last_at_ms, "problem": log.problem, "torn": log.torn,
+        },
+    })
+}
