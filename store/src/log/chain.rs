@@ -86,13 +86,6 @@ impl Chain {
                             last: Last::EndOfLog,
                         });
                     } else {
-                        if cursor.len() != header.bytes {
-                            // Cut short or appended to; which records are affected, their reader will tell.
-                            tracing::warn!(
-                                path = %path.display(), found = cursor.len(), expected = header.bytes,
-                                "a segment of the log has another length than it was made with"
-                            );
-                        }
                         chain.segments.push(Link { path, header });
                     }
                 }
@@ -280,8 +273,16 @@ impl Walk {
             self.cursor = None;
             return self.step();
         }
+        let (found, expected) = (cursor.len(), cursor.header.bytes);
         match cursor.end(self.next)? {
             End::Damaged { next } => Err(damaged(next.saturating_sub(1))),
+            // No crash does that: the space was there, and durable, before the first record (L5).
+            _ if found < expected => Err(LogError::Cut {
+                path,
+                found,
+                expected,
+                first: self.next,
+            }),
             End::Clean => Ok(Step::End),
             End::Torn { to } => {
                 self.torn = Some(TornTail {

@@ -70,6 +70,18 @@ pub enum LogError {
         /// Last one.
         last: u64,
     },
+    /// The last segment is shorter than it was made: records may have stood behind its end.
+    #[error("{path:?} has {found} bytes and was made with {expected}: sequences {first} to the end of the log may be missing. {advice}", advice = ADVICE)]
+    Cut {
+        /// The segment.
+        path: PathBuf,
+        /// Bytes it has.
+        found: u64,
+        /// Bytes it was made with.
+        expected: u64,
+        /// First sequence that is not there.
+        first: u64,
+    },
     /// A record's checksum is right, and its content means nothing.
     #[error(
         "entry {sequence} at byte {offset} of {path:?} has the right checksum and cannot be understood. It was written by another version of Sherwood: upgrade, or see `sherwood recover verify`"

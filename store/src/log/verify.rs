@@ -102,6 +102,14 @@ fn segment(
             last: next_first.saturating_sub(1),
         }),
         None => match cursor.end(next)? {
+            End::Clean | End::Torn { .. } if cursor.len() < cursor.header.bytes => {
+                report.problems.push(LogError::Cut {
+                    path: path.to_owned(),
+                    found: cursor.len(),
+                    expected: cursor.header.bytes,
+                    first: next,
+                });
+            }
             End::Clean => {}
             End::Torn { to } => {
                 report.torn = Some(TornTail {

@@ -461,7 +461,6 @@ fn settle(
         reader.read_exact_at(&mut bytes, from)?;
         Ok(bytes)
     };
-    let len = reader.metadata()?.len();
     if let Some(torn) = torn {
         let saved = dir.join(format!("{:020}.torn", torn.sequence));
         let tail = bytes_of(torn.offset, torn.offset + torn.bytes)?;
@@ -472,11 +471,6 @@ fn settle(
     write_all(&*file, &last, last_begins).map_err(|(_, error)| error)?;
     if let Some(torn) = torn {
         write_zeros(&*file, torn.offset, torn.offset + torn.bytes)?;
-    }
-    // A segment that was cut short gets its space back.
-    if len < newest.header.bytes {
-        file.allocate(newest.header.bytes)?;
-        write_zeros(&*file, len, newest.header.bytes)?;
     }
     file.fdatasync()?;
     Ok(file)

@@ -1,5 +1,7 @@
 //! The log as a whole, on real files; what fails is in `faults`.
 
+mod crash;
 mod damage;
+mod follow;
 mod happy;
 mod samples;

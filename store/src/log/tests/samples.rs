@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use arrow_array::{
-    Array, ArrayRef, Int32Array, RecordBatch, StringArray, TimestampMillisecondArray,
-    new_null_array,
+    ArrayRef, Int32Array, RecordBatch, StringArray, TimestampMillisecondArray, new_null_array,
 };
 use arrow_schema::Schema;
 use sherwood_shared::schema::{TableId, cluster_schema, table_schema};
@@ -135,7 +134,7 @@ pub(in crate::log) fn sample(sequence: u64) -> Entry {
 
 pub(in crate::log) fn small() -> Options {
     Options {
-        segment_bytes: 8192,
+        segment_bytes: 4096,
         ..Options::default()
     }
 }

@@ -1,0 +1,167 @@
+//! Every operation of the disk fails once, and the power is cut at every operation.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use proptest::prelude::Rng;
+use proptest::test_runner::{RngAlgorithm, TestRng};
+
+use super::samples::*;
+use crate::log::faults::{Fault, FaultyDisk, PowerCut, after_crash};
+use crate::log::{AppendError, Disk, Log, Options};
+
+const ENTRIES: u64 = 24;
+
+fn tiny() -> Options {
+    Options {
+        segment_bytes: 4096,
+        ..Options::default()
+    }
+}
+
+/// Appends samples, prepares and releases on the way; gives what was acknowledged and whether the last answer left one unknown.
+fn work(dir: &Path, disk: Arc<dyn Disk>) -> (u64, bool) {
+    let Ok((mut log, _)) = Log::open(dir, tiny(), disk) else {
+        return (0, false);
+    };
+    let mut acknowledged = log.next_sequence() - 1;
+    let mut is_full = 0;
+    while acknowledged < ENTRIES {
+        if acknowledged % 7 == 3 {
+            let _done_or_not = log.prepare();
+        }
+        if acknowledged % 10 == 9 {
+            let _done_or_not = log.release(acknowledged - 4);
+        }
+        match log.append(&sample(acknowledged + 1)) {
+            Ok(()) => acknowledged += 1,
+            // Nothing was written, and the fault was for one operation only.
+            Err(AppendError::Full { .. }) if is_full == 0 => is_full = 1,
+            Err(AppendError::Sync { .. }) => {
+                let again = log.append(&sample(acknowledged + 1)).unwrap_err();
+                assert!(matches!(again, AppendError::Sync { source: None, .. }));
+                return (acknowledged, true);
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    (acknowledged, false)
+}
+
+/// Opens what is left, and checks that everything acknowledged is there, at most one more, and that it goes on.
+fn check(dir: &Path, disk: Arc<dyn Disk>, (acknowledged, unknown): (u64, bool), what: &str) {
+    let (mut log, opened) =
+        Log::open(dir, tiny(), disk).unwrap_or_else(|error| panic!("{what}: {error:?}"));
+    let last = opened.last_sequence;
+    let most = acknowledged + u64::from(unknown);
+    assert!(
+        (acknowledged..=most).contains(&last),
+        "{what}: {last}, {acknowledged}, {unknown}"
+    );
+    for sequence in last + 1..=last + 12 {
+        log.append(&sample(sequence))
+            .unwrap_or_else(|error| panic!("{what}: {error:?}"));
+    }
+    let (found, error) = entries(dir, opened.oldest_sequence);
+    assert!(error.is_none(), "{what}: {error:?}");
+    assert_eq!(
+        found.len() as u64,
+        last + 13 - opened.oldest_sequence,
+        "{what}"
+    );
+    assert_samples(&found, opened.oldest_sequence, what);
+    for sequence in 1..=last {
+        for outcome in sample(sequence).outcomes {
+            assert_eq!(opened.outcomes.get(&outcome.id), Some(&outcome), "{what}");
+        }
+    }
+}
+
+#[test]
+fn every_failing_operation_loses_nothing_that_was_acknowledged() {
+    let count = FaultyDisk::default();
+    let tmp = tempfile::tempdir().unwrap();
+    assert_eq!(
+        work(&tmp.path().join("log"), Arc::new(count.clone())),
+        (ENTRIES, false)
+    );
+    let operations = count.plan.operations();
+    assert!(operations > 60, "{operations}");
+    for fault in [Fault::Io, Fault::Full, Fault::Short] {
+        for number in 0..operations {
+            let tmp = tempfile::tempdir().unwrap();
+            let dir = tmp.path().join("log");
+            let disk = FaultyDisk::default();
+            disk.plan.fail(number, fault);
+            let done = work(&dir, Arc::new(disk.clone()));
+            let what = format!("{fault:?} at operation {number}");
+            check(&dir, Arc::new(FaultyDisk::default()), done, &what);
+        }
+    }
+}
+
+#[test]
+fn a_power_cut_at_any_operation_loses_nothing_that_was_acknowledged() {
+    let count = PowerCut::default();
+    let tmp = tempfile::tempdir().unwrap();
+    work(&tmp.path().join("log"), Arc::new(count.clone()));
+    let operations = count.operations();
+    let mut crashes = 0_u64;
+    for number in 0..operations {
+        let tmp = tempfile::tempdir().unwrap();
+        let dir = tmp.path().join("log");
+        let disk = PowerCut::default();
+        disk.cut_at(number);
+        let acknowledged = work(&dir, Arc::new(disk.clone())).0;
+        let chances = disk.chances();
+        // Every subset of a few, a seeded sample of many.
+        let (subsets, all) = if chances <= 5 {
+            (1_u64 << chances, true)
+        } else {
+            (12, false)
+        };
+        for subset in 0..subsets {
+            let crashed = tempfile::tempdir().unwrap();
+            let mut seed = [0; 32];
+            seed[..8].copy_from_slice(&(number << 8 | subset).to_le_bytes());
+            let mut random = TestRng::from_seed(RngAlgorithm::ChaCha, &seed);
+            let mut asked = 0;
+            let keep = || {
+                asked += 1;
+                if all {
+                    subset >> (asked - 1) & 1 == 1
+                } else {
+                    random.next_u32() % 2 == 1
+                }
+            };
+            disk.crash(crashed.path(), keep).unwrap();
+            let again = after_crash(crashed.path()).unwrap();
+            let what =
+                format!("power cut at operation {number}, subset {subset} of {chances} chances");
+            check(crashed.path(), Arc::new(again), (acknowledged, true), &what);
+            crashes += 1;
+        }
+    }
+    assert!(crashes > operations, "{crashes}");
+}
+
+#[test]
+fn a_torn_record_is_kept_aside_and_cut_off() {
+    let tmp = tempfile::tempdir().unwrap();
+    let dir = tmp.path().join("log");
+    drop(log_of(&dir, 3));
+    let path = dir.join(format!("{:020}.log", 1));
+    let mut bytes = fs::read(&path).unwrap();
+    let end = bytes.iter().rposition(|&byte| byte != 0).unwrap();
+    bytes[end - 10] ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    let (mut log, opened) = Log::open_real(&dir, small()).unwrap();
+    let torn = opened.torn.unwrap();
+    assert_eq!((torn.sequence, opened.last_sequence), (3, 2));
+    assert!(dir.join(format!("{:020}.torn", 3)).exists());
+    log.append(&sample(3)).unwrap();
+    drop(log);
+    let (_, opened) = Log::open_real(&dir, small()).unwrap();
+    assert_eq!((opened.torn, opened.last_sequence), (None, 3));
+}
