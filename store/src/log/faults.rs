@@ -363,3 +363,46 @@ pub fn after_crash(dir: &Path) -> io::Result<PowerCut> {
     drop(names);
     Ok(disk)
 }
+
+/// The real file system without its syncs: for measuring the rest. Nothing is durable.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoSync;
+
+#[derive(Debug)]
+struct NoSyncFile(Box<dyn DiskFile>);
+
+impl Disk for NoSync {
+    fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        Ok(Box::new(NoSyncFile(RealDisk.create(path)?)))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        Ok(Box::new(NoSyncFile(RealDisk.open(path)?)))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        RealDisk.rename(from, to)
+    }
+
+    fn unlink(&self, path: &Path) -> io::Result<()> {
+        RealDisk.unlink(path)
+    }
+
+    fn sync_dir(&self, _path: &Path) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl DiskFile for NoSyncFile {
+    fn pwrite(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        self.0.pwrite(bytes, offset)
+    }
+
+    fn fdatasync(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        self.0.allocate(len)
+    }
+}
