@@ -150,12 +150,15 @@ struct Node {
     cache: Vec<u8>,
 }
 
+/// What has which name from then on.
+type Change = Vec<(OsString, Option<Arc<Mutex<Node>>>)>;
+
 #[derive(Debug, Default)]
 struct Names {
     durable: HashMap<OsString, Arc<Mutex<Node>>>,
     cache: HashMap<OsString, Arc<Mutex<Node>>>,
     /// Changes since the last sync of the directory, in order: what has the name then.
-    pending: Vec<Vec<(OsString, Option<Arc<Mutex<Node>>>)>>,
+    pending: Vec<Change>,
     operations: u64,
     cut_at: Option<u64>,
 }
@@ -230,7 +233,7 @@ impl PowerCut {
         Ok(())
     }
 
-    fn change(&self, change: Vec<(OsString, Option<Arc<Mutex<Node>>>)>) {
+    fn change(&self, change: Change) {
         let mut names = lock(&self.names);
         apply(&mut names.cache, &change);
         names.pending.push(change);
