@@ -37,11 +37,8 @@ fn is_segment(path: &Path) -> bool {
 }
 
 fn last_segment(files: &[(PathBuf, Vec<u8>)]) -> &Path {
-    let segments = files.iter().map(|(path, _)| path.as_path());
-    segments
-        .filter(|path| is_segment(path))
-        .next_back()
-        .unwrap()
+    let mut segments = files.iter().map(|(path, _)| path.as_path());
+    segments.rfind(|path| is_segment(path)).unwrap()
 }
 
 /// What is true of any damage; gives whether entries are missing without an error.
