@@ -2,7 +2,7 @@
 //!
 //! The byte table is docs/format.md, section 11. An Arrow IPC message holds the same arrays behind a description of
 //! their buffers; for the single row that most records hold, that description is several times the row
-//! ("what a record costs" in docs/design.md). Here the schema, which the segment knows, is the description.
+//! (docs/design.md, section 9). Here the schema, which the segment knows, is the description.
 //!
 //! - **A1** What was written comes back equal: same types, same values, same nulls. What stands under a null is not kept.
 //! - **A2** Bytes are not trusted: no read leaves them, no length is believed before the bytes for it were seen, and
@@ -10,10 +10,16 @@
 
 use std::sync::Arc;
 
-use arrow_array::{ArrayRef, RecordBatch, RecordBatchOptions, make_array, new_null_array};
-use arrow_buffer::{BooleanBuffer, Buffer, NullBuffer, bit_util};
+use arrow_array::types::{
+    ArrowPrimitiveType, Float32Type, Int32Type, Int64Type, TimestampMillisecondType,
+};
+use arrow_array::{
+    ArrayRef, PrimitiveArray, RecordBatch, RecordBatchOptions, StringArray, make_array,
+    new_null_array,
+};
+use arrow_buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer, bit_util};
 use arrow_data::ArrayData;
-use arrow_schema::{DataType, SchemaRef};
+use arrow_schema::{DataType, SchemaRef, TimeUnit};
 
 use super::bytes::{Bytes, Malformed, put_varint};
 
@@ -26,21 +32,57 @@ const ALL_NULL: u8 = 2;
 pub(super) fn put_batch(out: &mut Vec<u8>, batch: &RecordBatch) {
     put_varint(out, batch.num_rows() as u64);
     for column in batch.columns() {
-        put_array(out, &column.to_data(), true);
+        // Most columns of most rows are; this is all there is to them.
+        if column.null_count() == column.len()
+            && !column.is_empty()
+            && may_leave_nulls_out(column.data_type(), true)
+        {
+            out.push(ALL_NULL);
+        } else {
+            put_array(out, &column.to_data(), true);
+        }
     }
 }
 
-/// Reads a batch of this schema, whose types are all [supported](sherwood_shared::shape::is_supported).
-pub(super) fn take_batch(
-    bytes: &mut Bytes<'_>,
-    schema: &SchemaRef,
-) -> Result<RecordBatch, Malformed> {
+/// A schema, with what is needed to read batches of it quickly.
+#[derive(Clone, Debug)]
+pub(super) struct Known {
+    pub(super) schema: SchemaRef,
+    /// For each column an array of one null, if that may be [left out](may_leave_nulls_out).
+    nulls: Vec<Option<ArrayRef>>,
+}
+
+impl Known {
+    /// A schema whose types are all [supported](sherwood_shared::shape::is_supported).
+    pub(super) fn new(schema: SchemaRef) -> Self {
+        let fields = schema.fields().iter();
+        let nulls = fields.map(|field| {
+            may_leave_nulls_out(field.data_type(), true)
+                .then(|| new_null_array(field.data_type(), 1))
+        });
+        Self {
+            nulls: nulls.collect(),
+            schema,
+        }
+    }
+}
+
+/// Reads a batch.
+pub(super) fn take_batch(bytes: &mut Bytes<'_>, known: &Known) -> Result<RecordBatch, Malformed> {
     let rows = bytes.varint()?;
     let rows = i32::try_from(rows).map_err(|_| Malformed("more rows than a table can have"))?;
     let rows = usize::try_from(rows).map_err(|_| Malformed("a negative number of rows"))?;
+    let schema = &known.schema;
     let mut columns = Vec::with_capacity(schema.fields().len());
-    for field in schema.fields() {
-        columns.push(take_array(bytes, field.data_type(), rows, true)?);
+    for (field, null) in schema.fields().iter().zip(&known.nulls) {
+        let is_one_null = rows == 1 && bytes.rest().first() == Some(&ALL_NULL);
+        columns.push(match null {
+            Some(null) if is_one_null => {
+                bytes.byte()?;
+                Arc::clone(null)
+            }
+            _ => take_array(bytes, field.data_type(), rows)?,
+        });
     }
     let options = RecordBatchOptions::new().with_row_count(Some(rows));
     RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)
@@ -157,7 +199,7 @@ fn put_bits(out: &mut Vec<u8>, bits: &BooleanBuffer) {
     let packed = bits.sliced();
     out.extend_from_slice(packed.as_slice().get(..whole).unwrap_or(&[]));
     // The bits behind the last are anybody's; zero, so that equal arrays have equal bytes.
-    if bits.len() % 8 != 0
+    if !bits.len().is_multiple_of(8)
         && out.len() == start + whole
         && let Some(last) = out.last_mut()
     {
@@ -172,13 +214,46 @@ fn fixed_width(data_type: &DataType) -> Option<usize> {
     }
 }
 
+/// A column. The types of the schema without their way through [`ArrayData`], which takes several times as long.
 fn take_array(
     bytes: &mut Bytes<'_>,
     data_type: &DataType,
     rows: usize,
-    outside_fixed: bool,
 ) -> Result<ArrayRef, Malformed> {
-    take_data(bytes, data_type, rows, outside_fixed).map(make_array)
+    if bytes.rest().first() != Some(&NO_NULLS) {
+        return take_data(bytes, data_type, rows, true).map(make_array);
+    }
+    match data_type {
+        DataType::Utf8 => {
+            bytes.byte()?;
+            let (offsets, end) = take_offsets::<i32>(bytes, rows)?;
+            let values = Buffer::from(bytes.slice(end)?);
+            // They ascend from 0 on, as sums of lengths.
+            let offsets = OffsetBuffer::new(ScalarBuffer::from(offsets));
+            let array = StringArray::try_new(offsets, values, None);
+            array
+                .map(|array| Arc::new(array) as ArrayRef)
+                .map_err(|_| Malformed("a text that is not UTF-8"))
+        }
+        DataType::Int32 => primitive::<Int32Type>(bytes, rows),
+        DataType::Int64 => primitive::<Int64Type>(bytes, rows),
+        DataType::Float32 => primitive::<Float32Type>(bytes, rows),
+        DataType::Timestamp(TimeUnit::Millisecond, None) => {
+            primitive::<TimestampMillisecondType>(bytes, rows)
+        }
+        other => take_data(bytes, other, rows, true).map(make_array),
+    }
+}
+
+fn primitive<T: ArrowPrimitiveType>(
+    bytes: &mut Bytes<'_>,
+    rows: usize,
+) -> Result<ArrayRef, Malformed> {
+    bytes.byte()?;
+    let len = rows.checked_mul(size_of::<T::Native>());
+    let values = bytes.slice(len.ok_or(Malformed("more values than memory"))?)?;
+    let values = ScalarBuffer::<T::Native>::new(Buffer::from(values), 0, rows);
+    Ok(Arc::new(PrimitiveArray::<T>::new(values, None)))
 }
 
 fn take_data(
@@ -205,22 +280,30 @@ fn take_data(
         DataType::Utf8 | DataType::Binary => {
             let (offsets, end) = take_offsets::<i32>(bytes, rows)?;
             let values = Buffer::from(bytes.slice(end)?);
-            array.add_buffer(offsets).add_buffer(values)
+            array
+                .add_buffer(Buffer::from_vec(offsets))
+                .add_buffer(values)
         }
         DataType::LargeUtf8 | DataType::LargeBinary => {
             let (offsets, end) = take_offsets::<i64>(bytes, rows)?;
             let values = Buffer::from(bytes.slice(end)?);
-            array.add_buffer(offsets).add_buffer(values)
+            array
+                .add_buffer(Buffer::from_vec(offsets))
+                .add_buffer(values)
         }
         DataType::List(item) | DataType::Map(item, _) => {
             let (offsets, end) = take_offsets::<i32>(bytes, rows)?;
             let items = take_data(bytes, item.data_type(), end, outside_fixed)?;
-            array.add_buffer(offsets).add_child_data(items)
+            array
+                .add_buffer(Buffer::from_vec(offsets))
+                .add_child_data(items)
         }
         DataType::LargeList(item) => {
             let (offsets, end) = take_offsets::<i64>(bytes, rows)?;
             let items = take_data(bytes, item.data_type(), end, outside_fixed)?;
-            array.add_buffer(offsets).add_child_data(items)
+            array
+                .add_buffer(Buffer::from_vec(offsets))
+                .add_child_data(items)
         }
         DataType::FixedSizeList(item, size) => {
             let items = usize::try_from(*size)
@@ -254,7 +337,7 @@ fn take_bits(bytes: &mut Bytes<'_>, rows: usize) -> Result<BooleanBuffer, Malfor
 }
 
 /// Reads `rows` lengths as offsets from 0 on; gives the last.
-fn take_offsets<T>(bytes: &mut Bytes<'_>, rows: usize) -> Result<(Buffer, usize), Malformed>
+fn take_offsets<T>(bytes: &mut Bytes<'_>, rows: usize) -> Result<(Vec<T>, usize), Malformed>
 where
     T: arrow_buffer::ArrowNativeType + TryFrom<u64>,
 {
@@ -271,5 +354,5 @@ where
         offsets.push(T::try_from(end).map_err(|_| Malformed("more bytes than a column can have"))?);
     }
     let end = usize::try_from(end).map_err(|_| Malformed("an endless length"))?;
-    Ok((Buffer::from_vec(offsets), end))
+    Ok((offsets, end))
 }

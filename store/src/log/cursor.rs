@@ -151,7 +151,9 @@ impl Cursor {
     }
 
     fn header_at(&mut self, offset: u64) -> Result<Option<RecordHeader>, LogError> {
-        if offset % RECORD_ALIGN != 0 || self.len.saturating_sub(offset) < RECORD_HEADER as u64 {
+        if !offset.is_multiple_of(RECORD_ALIGN)
+            || self.len.saturating_sub(offset) < RECORD_HEADER as u64
+        {
             return Ok(None);
         }
         self.fill(offset, RECORD_HEADER)?;

@@ -150,12 +150,15 @@ struct Node {
     cache: Vec<u8>,
 }
 
+/// What has which name from then on.
+type Change = Vec<(OsString, Option<Arc<Mutex<Node>>>)>;
+
 #[derive(Debug, Default)]
 struct Names {
     durable: HashMap<OsString, Arc<Mutex<Node>>>,
     cache: HashMap<OsString, Arc<Mutex<Node>>>,
     /// Changes since the last sync of the directory, in order: what has the name then.
-    pending: Vec<Vec<(OsString, Option<Arc<Mutex<Node>>>)>>,
+    pending: Vec<Change>,
     operations: u64,
     cut_at: Option<u64>,
 }
@@ -230,7 +233,7 @@ impl PowerCut {
         Ok(())
     }
 
-    fn change(&self, change: Vec<(OsString, Option<Arc<Mutex<Node>>>)>) {
+    fn change(&self, change: Change) {
         let mut names = lock(&self.names);
         apply(&mut names.cache, &change);
         names.pending.push(change);
@@ -362,4 +365,47 @@ pub fn after_crash(dir: &Path) -> io::Result<PowerCut> {
     }
     drop(names);
     Ok(disk)
+}
+
+/// The real file system without its syncs: for measuring the rest. Nothing is durable.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoSync;
+
+#[derive(Debug)]
+struct NoSyncFile(Box<dyn DiskFile>);
+
+impl Disk for NoSync {
+    fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        Ok(Box::new(NoSyncFile(RealDisk.create(path)?)))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        Ok(Box::new(NoSyncFile(RealDisk.open(path)?)))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        RealDisk.rename(from, to)
+    }
+
+    fn unlink(&self, path: &Path) -> io::Result<()> {
+        RealDisk.unlink(path)
+    }
+
+    fn sync_dir(&self, _path: &Path) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl DiskFile for NoSyncFile {
+    fn pwrite(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        self.0.pwrite(bytes, offset)
+    }
+
+    fn fdatasync(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        self.0.allocate(len)
+    }
 }

@@ -19,7 +19,7 @@ use arrow_schema::{DataType, Schema, SchemaRef};
 use sherwood_shared::schema::TableId;
 use sherwood_shared::shape::is_supported;
 
-use super::arrays::{put_batch, take_batch};
+use super::arrays::{Known, put_batch, take_batch};
 use super::bytes::{Bytes, Malformed, put_text, put_varint};
 use super::record::RecordHeader;
 use crate::entry::{Effects, Entry, Outcome, TableEffects};
@@ -88,7 +88,11 @@ impl Encoder {
     pub(super) fn after(decoder: Decoder) -> Self {
         Self {
             written: decoder.schemas.len(),
-            schemas: decoder.schemas,
+            schemas: decoder
+                .schemas
+                .into_iter()
+                .map(|known| known.schema)
+                .collect(),
         }
     }
 
@@ -115,7 +119,7 @@ impl Encoder {
 /// Reads payloads, those of a segment in order (P1).
 #[derive(Debug, Default)]
 pub(super) struct Decoder {
-    schemas: Vec<SchemaRef>,
+    schemas: Vec<Known>,
 }
 
 impl Decoder {
@@ -174,7 +178,7 @@ impl Decoder {
             return Err(Malformed("more schemas than a segment may have"));
         }
         for _ in 0..new {
-            self.schemas.push(take_schema(bytes)?);
+            self.schemas.push(Known::new(take_schema(bytes)?));
         }
         Ok(())
     }
@@ -185,10 +189,10 @@ impl Decoder {
             .checked_sub(1)
             .and_then(|number| self.schemas.get(usize::try_from(number).ok()?));
         match known {
-            Some(schema) => take_batch(bytes, schema),
+            Some(known) => take_batch(bytes, known),
             None if number == 0 => {
-                let schema = take_schema(bytes)?;
-                take_batch(bytes, &schema)
+                let known = Known::new(take_schema(bytes)?);
+                take_batch(bytes, &known)
             }
             None => Err(Malformed("a schema that its segment does not have")),
         }

@@ -53,7 +53,7 @@ impl RecordHeader {
             committed_at_ms: u64_at(bytes, 32).cast_signed(),
             payload_sum: u32_at(bytes, 40),
         };
-        let whole = header.bytes >= RECORD_ALIGN && header.bytes % RECORD_ALIGN == 0;
+        let whole = header.bytes >= RECORD_ALIGN && header.bytes.is_multiple_of(RECORD_ALIGN);
         (whole && bytes[44..48] == [0; 4]).then_some(header)
     }
 }

@@ -74,7 +74,7 @@ fn a_follower_may_begin_at_any_generation_that_is_not_gone() {
 
 #[test]
 fn a_slow_follower_is_told_that_its_entries_are_gone_and_never_misses_one() {
-    for behind in 0..100 {
+    for behind in (0..100).step_by(9) {
         let tmp = tempfile::tempdir().unwrap();
         let dir = tmp.path().join("log");
         let mut log = log_of(&dir, 120);

@@ -1,5 +1,6 @@
 //! The log as a whole, on real files; what fails is in `faults`.
 
+mod crafted;
 mod crash;
 mod damage;
 mod follow;
