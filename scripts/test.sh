@@ -24,10 +24,12 @@ all)
     ;;
 torture)
     export SHERWOOD_TORTURE=1
+    export SHERWOOD_POWER_CUTS=5000 SHERWOOD_KILLS=1000
+    has_or_install mkfs.xfs xfsprogs || true
     selected=(-p sherwood-tests)
     for path in tests/tests/*.rs; do
         name=$(basename "$path" .rs)
-        case $name in models | *loom* | *torture*) selected+=(--test "$name") ;; esac
+        case $name in models | *loom* | *torture* | writes_crashes) selected+=(--test "$name") ;; esac
     done
     ;;
 *) die "usage: $0 [torture]" ;;

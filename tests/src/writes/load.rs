@@ -18,8 +18,10 @@ use super::way::Way;
 const FORTUNE: i64 = 1000;
 /// Markers that a writer keeps.
 const MARKERS: usize = 16;
-/// Answered transactions of each writer that are asked for again after a crash.
+/// Answered transactions of each writer that are asked for again after a crash: the last ones, and the first ones.
 const AGAIN: usize = 4;
+/// Ids are remembered for 100,000 transactions: the first ones are asked for no longer than that, whoever else writes.
+const REMEMBERED: u64 = 5_000;
 
 /// Names of the shared accounts.
 #[must_use]
@@ -48,6 +50,8 @@ pub struct Writer {
     entries: Vec<Entry>,
     /// The last ones before that.
     checked: Vec<Entry>,
+    /// The very first ones.
+    firsts: Vec<Entry>,
     /// The generation of its last done transaction.
     newest: u64,
 }
@@ -81,6 +85,7 @@ impl Writer {
             markers: VecDeque::new(),
             entries: Vec::new(),
             checked: Vec::new(),
+            firsts: Vec::new(),
             newest: 0,
         })
     }
@@ -200,6 +205,9 @@ impl Writer {
         };
         ledger::settle(&mut self.entries, AGAIN, &mut ask)?;
         ledger::settle(&mut self.checked, AGAIN, &mut ask)?;
+        if self.asked < REMEMBERED {
+            ledger::settle(&mut self.firsts, AGAIN, &mut ask)?;
+        }
         if let Some(trouble) = trouble {
             return Err(trouble);
         }
@@ -240,6 +248,9 @@ impl Writer {
                 }
                 self.newest = generation;
             }
+        }
+        if self.firsts.is_empty() {
+            self.firsts = self.entries.iter().take(AGAIN).cloned().collect();
         }
         if !self.entries.is_empty() {
             let from = self.entries.len().saturating_sub(AGAIN);
