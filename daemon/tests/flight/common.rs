@@ -9,7 +9,7 @@ use arrow_flight::{Action, FlightData, FlightDescriptor};
 use futures::StreamExt;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
-use sherwood_daemon::engine::{Bulk, Request, Submission};
+use sherwood_daemon::engine::{Request, Submission};
 use sherwood_daemon::flight::{Access, Announced, Limits, Options, Running, serve};
 use sherwood_shared::transaction::Answer;
 use tempfile::TempDir;
@@ -31,10 +31,7 @@ pub struct Engine {
 impl Engine {
     pub fn submit(&self, submission: Submission) {
         let Submission { request, reply } = submission;
-        let id = match &request {
-            Request::Transaction(transaction) => transaction.id.clone(),
-            Request::Domain { id, .. } | Request::Bulk(Bulk { id, .. }) => id.clone(),
-        };
+        let id = request.id().map(str::to_owned);
         match id.as_deref() {
             Some("never") => {
                 self.kept
