@@ -1,12 +1,12 @@
 //! The commands, one module each.
 
-pub mod export;
 pub mod apply;
 pub mod assign;
 pub mod cancel;
 pub mod claim;
 pub mod complete;
 pub mod delete;
+pub mod export;
 pub mod fail;
 pub mod get;
 pub mod import;

@@ -8,8 +8,8 @@
 
 mod args;
 mod commands;
-mod encode;
 mod connect;
+mod encode;
 mod error;
 mod find;
 mod freshness;

@@ -504,7 +504,11 @@ mod tests {
         for without_file in [true, false] {
             request.without_file = without_file;
             let sight = observe(&Counting::default(), &request);
-            assert_eq!(matches!(sight, Sight::Unchanged { .. }), without_file, "{sight:?}");
+            assert_eq!(
+                matches!(sight, Sight::Unchanged { .. }),
+                without_file,
+                "{sight:?}"
+            );
         }
     }
 

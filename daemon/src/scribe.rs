@@ -235,7 +235,7 @@ fn replaced(
     if !known.may_be_replaced(public).map_err(unseen)? {
         return Ok(None);
     }
-    let (found, displaced) = checkpoints.publish(checkpoint, pace)?;
+    let (found, displaced) = checkpoints.exchange(checkpoint, pace)?;
     let id = FileId::from(&found);
     let Some(displaced) = displaced else {
         return Ok(Some((id, None)));

@@ -13,7 +13,6 @@
 //! Not promised: V4 between that look and the rename. Who wipes a run directory and starts
 //! another daemon there within that moment has two; the loser ends at its next beat.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -255,12 +254,12 @@ pub fn begin<E: Ends>(
         // Before the first entry is logged (C6).
         None => {
             let snapshot = served.publisher.snapshot();
-            checkpoints.write(&snapshot, position, &mut Free)?.path
+            let written = checkpoints.write(&snapshot, position, &mut Free)?;
+            // What another program left is the first base: as we read it, since it may have been replaced meanwhile.
+            checkpoints.base_on(&written.path)?;
+            written.path
         }
     };
-    if let Some(adopted) = &recovered.adopted {
-        adopt(&checkpoints, adopted)?;
-    }
     Ok(Begun {
         engine: Engine::new(served, log, opened.outcomes, wall_clock()),
         checkpoints: Arc::new(checkpoints),
@@ -269,16 +268,6 @@ pub fn begin<E: Ends>(
         public_is_stale: recovered.public_is_stale,
         replayed,
     })
-}
-
-/// What another program left is the first base.
-fn adopt(checkpoints: &Checkpoints, file: &Path) -> Result<(), StartError> {
-    let bytes = fs::read(file).map_err(|source| CheckpointError::Io {
-        action: "read",
-        path: file.to_path_buf(),
-        source,
-    })?;
-    Ok(checkpoints.set_base(&bytes)?)
 }
 
 fn tell(recovered: &Recovered, dir: &StateDir, is_empty: bool) {

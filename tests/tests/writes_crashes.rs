@@ -2,8 +2,6 @@
 //! not at all.
 //!
 //! Longer with `SHERWOOD_POWER_CUTS`, `SHERWOOD_KILLS` (how many, of each kind) and `SHERWOOD_SEED`.
-#![cfg(feature = "daemon-writes")]
-
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::thread;

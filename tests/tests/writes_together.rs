@@ -1,6 +1,4 @@
 //! Many writers at once: other processes, watchers, and foreign writers of the Parquet file.
-#![cfg(feature = "daemon-writes")]
-
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;

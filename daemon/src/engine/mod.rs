@@ -49,6 +49,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use sherwood_client::{ReadError, Snapshot};
+use sherwood_shared::pause;
 use sherwood_shared::transaction::Answer;
 use sherwood_store::{Effects, Entry, Outcome, Verdict};
 
@@ -397,6 +398,7 @@ impl<P: Stage, J: Journal, R: Remember> Engine<P, J, R> {
         let generation = entry.generation;
         entry.outcomes = outcomes(piece, &checked.judged, generation);
         let is_logged = staged.is_some() || !entry.outcomes.is_empty();
+        pause::at("commit: staged, not logged");
         if is_logged && let Err(error) = self.journal.append(&entry) {
             if let Some(staged) = staged {
                 self.publisher.abandon(staged);
@@ -411,9 +413,11 @@ impl<P: Stage, J: Journal, R: Remember> Engine<P, J, R> {
                 JournalError::Broken(source) => Failed::Broken(source),
             });
         }
+        pause::at("commit: logged, not visible");
         if let Some(staged) = staged {
             self.publisher.commit(staged);
         }
+        pause::at("commit: visible, not answered");
         if !entry.outcomes.is_empty() {
             self.outcomes.remember(&entry);
         }

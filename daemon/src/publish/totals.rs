@@ -3,8 +3,11 @@
 //! There a table is one list, and its columns count their bytes and items with 32 bits. A state that outgrew
 //! that could be published and never be written to a checkpoint again.
 
+use std::ops::Range;
+
 use arrow_array::cast::AsArray;
-use arrow_array::{Array, RecordBatch};
+use arrow_array::{Array, OffsetSizeTrait, RecordBatch};
+use arrow_buffer::NullBuffer;
 use arrow_schema::{DataType, Fields};
 
 /// What 32-bit offsets can count.
@@ -63,7 +66,7 @@ impl Totals {
     fn measure(&mut self, rows: &RecordBatch) {
         self.scratch.clear();
         for column in rows.columns() {
-            measure(column.as_ref(), 0, column.len(), &mut self.scratch);
+            measure(column.as_ref(), &[0..column.len()], &mut self.scratch);
         }
         // Columns are only ever appended (A4).
         if self.columns.len() < self.scratch.len() {
@@ -72,52 +75,87 @@ impl Totals {
     }
 }
 
-/// The sizes of rows `[start, start + len)`: one number for each name of [`name`].
-fn measure(array: &dyn Array, start: usize, len: usize, out: &mut Vec<u64>) {
-    macro_rules! span {
-        ($offsets:expr) => {{
-            let offsets = $offsets;
-            let at = |row: usize| {
-                offsets
-                    .get(row)
-                    .map_or(0, |&at| usize::try_from(at).unwrap_or(0))
-            };
-            let (from, to) = (at(start), at(start + len));
-            (from, to.saturating_sub(from))
-        }};
-    }
+/// The sizes of the rows in `ranges`: one number for each name of [`name`]. What lies hidden under a null does not count:
+/// some encoders keep it and some do not, and a sum of what comes and goes must not drift.
+fn measure(array: &dyn Array, ranges: &[Range<usize>], out: &mut Vec<u64>) {
+    let valid;
+    let ranges = match array.nulls().filter(|nulls| nulls.null_count() > 0) {
+        Some(nulls) => {
+            valid = without_nulls(nulls, ranges);
+            valid.as_slice()
+        }
+        None => ranges,
+    };
     match array.data_type() {
-        DataType::Utf8 => out.push(span!(array.as_string::<i32>().value_offsets()).1 as u64),
-        DataType::Binary => out.push(span!(array.as_binary::<i32>().value_offsets()).1 as u64),
+        DataType::Utf8 => out.push(total(&spans(
+            array.as_string::<i32>().value_offsets(),
+            ranges,
+        ))),
+        DataType::Binary => out.push(total(&spans(
+            array.as_binary::<i32>().value_offsets(),
+            ranges,
+        ))),
         DataType::List(_) => {
             let list = array.as_list::<i32>();
-            let (from, items) = span!(list.value_offsets());
-            out.push(items as u64);
-            measure(list.values().as_ref(), from, items, out);
+            let items = spans(list.value_offsets(), ranges);
+            out.push(total(&items));
+            measure(list.values().as_ref(), &items, out);
         }
         DataType::Map(..) => {
             let map = array.as_map();
-            let (from, items) = span!(map.value_offsets());
-            out.push(items as u64);
-            measure(map.entries(), from, items, out);
+            let items = spans(map.value_offsets(), ranges);
+            out.push(total(&items));
+            measure(map.entries(), &items, out);
         }
         DataType::LargeList(_) => {
             let list = array.as_list::<i64>();
-            let (from, items) = span!(list.value_offsets());
-            measure(list.values().as_ref(), from, items, out);
+            let items = spans(list.value_offsets(), ranges);
+            measure(list.values().as_ref(), &items, out);
         }
         DataType::FixedSizeList(_, size) => {
             let size = usize::try_from(*size).unwrap_or(0);
-            let items = array.as_fixed_size_list().values();
-            measure(items.as_ref(), start * size, len * size, out);
+            let items: Vec<_> = ranges
+                .iter()
+                .map(|rows| rows.start * size..rows.end * size)
+                .collect();
+            measure(array.as_fixed_size_list().values().as_ref(), &items, out);
         }
         DataType::Struct(_) => {
             for column in array.as_struct().columns() {
-                measure(column.as_ref(), start, len, out);
+                measure(column.as_ref(), ranges, out);
             }
         }
         _ => {}
     }
+}
+
+/// The parts of `ranges` that are not null.
+fn without_nulls(nulls: &NullBuffer, ranges: &[Range<usize>]) -> Vec<Range<usize>> {
+    let mut valid = Vec::new();
+    for rows in ranges {
+        let within = nulls.slice(rows.start, rows.len());
+        let runs = within.valid_slices();
+        valid.extend(runs.map(|(start, end)| rows.start + start..rows.start + end));
+    }
+    valid
+}
+
+/// What `ranges` of rows span by their offsets, neighbours joined.
+fn spans<O: OffsetSizeTrait>(offsets: &[O], ranges: &[Range<usize>]) -> Vec<Range<usize>> {
+    let at = |row: usize| offsets.get(row).map_or(0, |at| at.as_usize());
+    let mut spans: Vec<Range<usize>> = Vec::with_capacity(ranges.len());
+    for rows in ranges {
+        let (start, end) = (at(rows.start), at(rows.end));
+        match spans.last_mut() {
+            Some(last) if last.end == start => last.end = end,
+            _ => spans.push(start..end),
+        }
+    }
+    spans
+}
+
+fn total(spans: &[Range<usize>]) -> u64 {
+    spans.iter().map(|span| span.len() as u64).sum()
 }
 
 /// What [`measure`] measures, by name.

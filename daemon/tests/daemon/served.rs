@@ -5,10 +5,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::Ordering;
 
 use sherwood_client::Reader;
-use sherwood_daemon::ends::Real;
-use sherwood_daemon::generation::BLOCK;
 use sherwood_daemon::ends::Ends;
+use sherwood_daemon::ends::Real;
 use sherwood_daemon::engine::{Request, Stage, Submission};
+use sherwood_daemon::generation::BLOCK;
 use sherwood_daemon::served::{self, Before, ServeError, ServedEngine, StartError};
 use sherwood_shared::file::SnapshotFile;
 use sherwood_shared::transaction::{Answer, OutcomeKind, Transaction};
@@ -165,7 +165,10 @@ fn what_was_done_is_there_after_a_restart_without_a_checkpoint() {
         let expected: Vec<String> = (0..run).map(|n| format!("t{n}")).collect();
         let (generation, found) = ends.notes.lock().unwrap()[0].clone();
         assert_eq!(found, expected, "run {run}");
-        assert!(generation > highest, "run {run}: {generation} after {highest}");
+        assert!(
+            generation > highest,
+            "run {run}: {generation} after {highest}"
+        );
         let answer = put(&mut engine, &format!("t{run}"));
         highest = answer.generation.unwrap();
         assert!(highest > generation, "run {run}");

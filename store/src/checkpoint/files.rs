@@ -227,7 +227,7 @@ impl Checkpoints {
     ///
     /// [`CheckpointError`]; what stood at the public name still does, but after a failed step behind
     /// [`Step::Publish`]: then the copy does.
-    pub fn publish(
+    pub fn exchange(
         &self,
         checkpoint: &Path,
         pace: &mut dyn Pace,
@@ -248,6 +248,23 @@ impl Checkpoints {
         self.sync(&self.state_dir, &paced)?;
         self.link_base(checkpoint, &paced)?;
         Ok((found, displaced.then_some(aside)))
+    }
+
+    /// [`exchange`](Self::exchange) for who knows what stands there, and removes it.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn publish(
+        &self,
+        checkpoint: &Path,
+        pace: &mut dyn Pace,
+    ) -> Result<fs::Metadata, CheckpointError> {
+        let (found, displaced) = self.exchange(checkpoint, pace)?;
+        if let Some(displaced) = displaced {
+            remove(&displaced)?;
+        }
+        Ok(found)
     }
 
     /// Where a public file is made, and where what it displaced is found.
@@ -365,6 +382,16 @@ impl Checkpoints {
         let base = self.base();
         fs::rename(&aside, &base).map_err(failed("rename", &aside))?;
         sync_directory(&self.dir)
+    }
+
+    /// C3, at a first start: from now on the base is this checkpoint, of the state that was adopted. **Durable** when this returns
+    /// `Ok`.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointError::Io`].
+    pub fn base_on(&self, checkpoint: &Path) -> Result<(), CheckpointError> {
+        self.link_base(checkpoint, &Paced::new(&mut super::Free))
     }
 
     /// The base becomes a second name of a private checkpoint, which never changes (C1).

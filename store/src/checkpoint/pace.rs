@@ -36,6 +36,28 @@ pub enum Step {
     Remove,
 }
 
+impl Step {
+    /// As tests name it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Create => "checkpoint: create a file",
+            Self::Gather => "checkpoint: gather a column",
+            Self::Encode => "checkpoint: encode a column",
+            Self::Allocate => "checkpoint: reserve room",
+            Self::Write => "checkpoint: write",
+            Self::Seal => "checkpoint: seal",
+            Self::Sync => "checkpoint: sync a file",
+            Self::Name => "checkpoint: name it",
+            Self::Copy => "checkpoint: copy for the public file",
+            Self::Publish => "checkpoint: take the public name",
+            Self::Base => "checkpoint: replace the base",
+            Self::SyncDirectory => "checkpoint: sync a directory",
+            Self::Remove => "checkpoint: remove a file",
+        }
+    }
+}
+
 /// Asked before each step.
 pub trait Pace: Send {
     /// May wait, so that a checkpoint takes only a share of the time; may end the work.

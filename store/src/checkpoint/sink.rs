@@ -9,6 +9,8 @@ use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
 use sherwood_client::import::seal;
 
+use sherwood_shared::pause;
+
 use super::pace::{Halt, Pace, Step};
 
 /// Room is reserved in pieces of this, and written pages are handed to the disk as often: no sync at the end is long.
@@ -27,6 +29,7 @@ impl<'a> Paced<'a> {
     }
 
     pub(super) fn before(&self, step: Step) -> io::Result<()> {
+        pause::at(step.name());
         let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
         match pace.0.before(step) {
             Ok(()) => Ok(()),

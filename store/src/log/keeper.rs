@@ -9,6 +9,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use sherwood_shared::pause;
+
 use super::cursor::Cursor;
 use super::disk::{Disk, DiskFile, write_zeros};
 use super::error::{KeepError, LogError};
@@ -75,6 +77,7 @@ impl Keeper {
         if lock(&shared.spare).is_some() {
             return Ok(false);
         }
+        pause::at("log: prepare a segment");
         let path = shared.dir.join("next.spare");
         let spare = make_spare(shared, &path, shared.options.segment_bytes)
             .map_err(|source| io("prepare", &path, source))?;
@@ -93,7 +96,9 @@ impl Keeper {
         let mut leftover = lock(&shared.keeping);
         let (going, begins) = going(&lock(&shared.live), through);
         if let (Some(first), Some(_)) = (going.first(), going.last()) {
+            pause::at("log: save outcomes");
             self.save_outcomes(&going, (first.header.first_sequence, begins - 1))?;
+            pause::at("log: say what is released");
             lock(&shared.manifest)
                 .write(|manifest| manifest.released = begins - 1)
                 .map_err(|source| io("write the manifest in", &shared.dir, source))?;
@@ -102,6 +107,7 @@ impl Keeper {
             self.merge_outcomes(&mut leftover)?;
             leftover.extend(torn_files(&shared.dir, begins - 1));
         }
+        pause::at("log: delete segments");
         self.delete(&mut leftover)?;
         Ok(begins)
     }

@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::{fs, io};
 
+use sherwood_shared::pause;
+
 use super::chain::TornTail;
 use super::disk::{Disk, DiskFile, RealDisk, is_full, write_all, write_zeros};
 use super::error::{AppendError, KeepError, LogError};
@@ -255,6 +257,7 @@ impl Log {
             }
             self.encode(entry);
         }
+        pause::at("log: write the record");
         if let Err((written, source)) = write_all(&*self.file, &self.record, self.offset) {
             self.encoder.forget();
             if written == 0 && is_full(&source) {
@@ -265,9 +268,11 @@ impl Log {
             }
             return Err(self.poison("write", source));
         }
+        pause::at("log: sync the record");
         if let Err(source) = self.file.fdatasync() {
             return Err(self.poison("sync", source));
         }
+        pause::at("log: the record is durable");
         self.encoder.keep();
         self.offset += self.record.len() as u64;
         self.next_sequence += 1;
@@ -370,6 +375,7 @@ impl Log {
             bytes: spare.bytes,
             created_at_ms: now_ms(),
         };
+        pause::at("log: write a segment's header");
         if let Err((_, source)) = write_all(&*spare.file, &header.to_bytes(), 0) {
             return Err(self.not_begun(spare, "begin a segment", source));
         }
@@ -377,12 +383,14 @@ impl Log {
             return Err(self.poison("sync a new segment", source));
         }
         let path = segment_path(&self.shared.dir, self.next_sequence);
+        pause::at("log: name a segment");
         if let Err(source) = self.shared.disk.rename(&spare.path, &path) {
             return Err(self.not_begun(spare, "name a segment", source));
         }
         if let Err(source) = self.shared.disk.sync_dir(&self.shared.dir) {
             return Err(self.poison("sync its directory", source));
         }
+        pause::at("log: name the segment in the manifest");
         let (id, first) = (header.id, header.first_sequence);
         let named = lock(&self.shared.manifest).write(|m| (m.newest, m.newest_first) = (id, first));
         if let Err(source) = named {
