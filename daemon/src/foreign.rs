@@ -3,10 +3,10 @@
 //! Another program has read the public file, changed something and written the whole again. What it changed is the
 //! difference to what it had read, and that is what is merged: everything else in its file is merely old.
 //!
-//! - **D1** Only a file whose owner may write counts.
-//! - **D2** A checkpoint of ours that is not the newest is not a change: somebody put an old file back. Merging it would take back
+//! - **FO1** Only a file whose owner may write counts.
+//! - **FO2** A checkpoint of ours that is not the newest is not a change: somebody put an old file back. Merging it would take back
 //!   what was acknowledged since, so it is refused, and `sherwood recover` goes back for those who mean to.
-//! - **D3** What it was made from is not known for sure: while it was being written we may have replaced what it read. So it is
+//! - **FO3** What it was made from is not known for sure: while it was being written we may have replaced what it read. So it is
 //!   compared with the base and with the older private checkpoint too, and the one that it differs from least counts.
 
 use std::fs;
@@ -24,6 +24,7 @@ use tracing::debug;
 
 use crate::flight::Access;
 use crate::log::chain;
+use crate::observe::FileId;
 
 /// A foreign file, read.
 #[derive(Debug)]
@@ -39,7 +40,7 @@ pub struct Loaded {
 pub struct Comparer {
     /// The bases.
     pub checkpoints: Arc<Checkpoints>,
-    /// D1.
+    /// FO1.
     pub access: Arc<Access>,
     /// Whose states they are.
     pub cluster: ClusterId,
@@ -55,20 +56,13 @@ pub enum Comparison {
 }
 
 impl Comparer {
-    /// Compares what was read from `path`.
+    /// Compares what was read from `path`, which was `id` before and after.
     ///
     /// # Errors
     ///
     /// Why the file is refused, in words.
-    pub fn compare(&self, path: &Path, loaded: &Loaded) -> Result<Comparison, String> {
-        let owner = fs::metadata(path)
-            .map_err(|error| format!("{path:?} cannot be looked at: {error}"))?
-            .uid();
-        if !self.access.may_write_as(owner) {
-            return Err(format!(
-                "{path:?} belongs to uid {owner}, who may not write: have a writer replace it, or allow that user with `write_users` under [access]"
-            ));
-        }
+    pub fn compare(&self, path: &Path, id: FileId, loaded: &Loaded) -> Result<Comparison, String> {
+        may_count(path, id.owner(), &self.access)?;
         let at_public_name = path == self.checkpoints.public_path();
         if at_public_name
             && matches!(
@@ -118,7 +112,7 @@ impl Comparer {
         })
     }
 
-    /// D3. The one that the file itself names, if its writer kept our keys and we still have it; else the base, and the older
+    /// FO3. The one that the file itself names, if its writer kept our keys and we still have it; else the base, and the older
     /// private checkpoint.
     fn candidates(&self, loaded: &Loaded) -> Result<Vec<PathBuf>, String> {
         let listed = self.checkpoints.list().map_err(|error| chain(&error))?;
@@ -140,6 +134,20 @@ impl Comparer {
         }
         Ok(candidates)
     }
+}
+
+/// FO1.
+///
+/// # Errors
+///
+/// Why not, in words.
+pub fn may_count(path: &Path, owner: u32, access: &Access) -> Result<(), String> {
+    if access.may_write_as(owner) {
+        return Ok(());
+    }
+    Err(format!(
+        "{path:?} belongs to uid {owner}, who may not write: have a writer replace it, or allow that user with `write_users` under [access]"
+    ))
 }
 
 /// Rows that differ.
