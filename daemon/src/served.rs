@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use sherwood_client::locate::{ClusterId, LocateError, StateDir};
-use sherwood_client::{Reader, Snapshot};
+use sherwood_client::{ReadError, Reader, Snapshot};
 use sherwood_shared::schema::{SCHEMA_VERSION, TableId};
 use sherwood_store::checkpoint::{CheckpointError, Checkpoints, Free, Position};
 use sherwood_store::lock::{Holder, Lock, LockError, STATE_LOCK};
@@ -39,6 +39,7 @@ use crate::log::chain;
 use crate::metadata::Facts;
 use crate::publish::{Options, PublishError, Published};
 use crate::run_dir::{self, RunDirError};
+use crate::scribe::is_here;
 
 /// The engine of a served cluster.
 pub type ServedEngine<P> = Engine<Served<P>, Log, Outcomes>;
@@ -65,6 +66,9 @@ pub enum StartError {
     /// The log cannot be opened. Nothing in it was changed.
     #[error(transparent)]
     Log(#[from] LogError),
+    /// The snapshot that was just made cannot be read.
+    #[error("the snapshot cannot be read")]
+    Read(#[from] ReadError),
     /// The first checkpoint cannot be written, without which no change may be logged.
     #[error("the first checkpoint is not written")]
     Checkpoint(#[from] CheckpointError),
@@ -104,6 +108,14 @@ pub enum ServeError {
     /// No generation to publish with.
     #[error(transparent)]
     Generation(#[from] GenerationError),
+    /// The state directory is gone, or another stands at its path: what is written now would be in the wrong place.
+    #[error(
+        "the state directory {path:?} was moved or replaced: put it back, or wait until the new one is served"
+    )]
+    Elsewhere {
+        /// The path.
+        path: PathBuf,
+    },
     /// V4: another daemon has taken our place.
     #[error("another daemon serves this cluster by now, and this one stops")]
     Lost,
@@ -138,6 +150,8 @@ pub struct Served<P> {
     run_lock: Arc<Lock>,
     generations: Generations,
     publisher: P,
+    /// Of the last snapshot that could be read: nodes, tasks, content.
+    rows: [usize; 3],
     /// What the last commit wrote.
     published: Option<Published>,
     /// Another daemon has taken our place (V4).
@@ -258,6 +272,7 @@ pub fn begin<E: Ends>(
         run_lock,
         generations,
         publisher,
+        rows: [0; 3],
         published: None,
         lost: None,
         parquet_path: recovered
@@ -273,7 +288,7 @@ pub fn begin<E: Ends>(
         Some(checkpoint) => checkpoint.path,
         // Before the first entry is logged (C6).
         None => {
-            let snapshot = served.publisher.snapshot();
+            let snapshot = served.publisher.snapshot()?;
             let written = checkpoints.write(&snapshot, position, &mut Free)?;
             // What another program left is the first base: as we read it, since it may have been replaced meanwhile.
             checkpoints.base_on(&written.path)?;
@@ -350,8 +365,10 @@ impl<P: Publish> Served<P> {
 
     /// What the metadata should say now.
     pub fn facts(&mut self) -> Facts {
-        let snapshot = self.publisher.snapshot();
-        let rows = |id| usize::try_from(snapshot.table(id).len()).unwrap_or(usize::MAX);
+        if let Ok(snapshot) = self.publisher.snapshot() {
+            let rows = |id| usize::try_from(snapshot.table(id).len()).unwrap_or(usize::MAX);
+            self.rows = TableId::ALL.map(rows);
+        }
         Facts {
             cluster_id: self.cluster.to_string(),
             state_path: self.dir.path().to_path_buf(),
@@ -360,7 +377,7 @@ impl<P: Publish> Served<P> {
             generation: self.publisher.generation(),
             history: self.generations.history_hex().to_owned(),
             schema_version: SCHEMA_VERSION,
-            rows: TableId::ALL.map(rows),
+            rows: self.rows,
             daemon_pid: std::process::id(),
         }
     }
@@ -425,6 +442,11 @@ impl<P: Publish> Stage for Served<P> {
     type Error = ServeError;
 
     fn stage(&mut self, effects: &Effects) -> Result<Option<P::Staged>, ServeError> {
+        if !is_here(&self.dir) {
+            return Err(ServeError::Elsewhere {
+                path: self.dir.path().to_path_buf(),
+            });
+        }
         match self.keep_locks() {
             Err(ServeError::Lock(error @ LockError::Held { .. })) => {
                 self.lost = Some(error);
@@ -450,7 +472,7 @@ impl<P: Publish> Stage for Served<P> {
         self.publisher.abandon(staged);
     }
 
-    fn snapshot(&mut self) -> Snapshot {
+    fn snapshot(&mut self) -> Result<Snapshot, ReadError> {
         self.publisher.snapshot()
     }
 

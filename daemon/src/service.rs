@@ -78,10 +78,10 @@ pub enum Event {
     Hint(Hint),
     /// From the looker.
     Sight(Sight),
-    /// From the scribe.
-    Report(Report),
-    /// From the log's keeper.
-    Kept(Kept),
+    /// From the scribe of that [epoch](Service).
+    Report(u64, Report),
+    /// From the log's keeper of that epoch.
+    Kept(u64, Kept),
 }
 
 /// What the daemon can be told.
@@ -102,6 +102,8 @@ pub struct Service<E: Ends> {
     events: Sender<Event>,
     /// Events that came while a group was collected.
     later: VecDeque<Event>,
+    /// Counts the directories that were served.
+    epoch: u64,
     engine: ServedEngine<E::Publisher>,
     checkpoints: Arc<Checkpoints>,
     access: Arc<Access>,
@@ -188,9 +190,10 @@ impl<E: Ends> Service<E> {
             checkpoint,
             public_is_stale,
             replayed > 0,
+            0,
         )?;
         let looks = Looks::begin(&ends, &events, now)?;
-        let log_keeper = requests::start_log_keeper(&mut engine, &events)?;
+        let log_keeper = requests::start_log_keeper(&mut engine, &events, 0)?;
         let mut service = Self {
             flight: None,
             announced,
@@ -202,6 +205,7 @@ impl<E: Ends> Service<E> {
             level,
             events,
             later: VecDeque::new(),
+            epoch: 0,
             engine,
             checkpoints,
             access,
@@ -245,8 +249,10 @@ impl<E: Ends> Service<E> {
                 Event::Ask { id, reply } => reply(self.outcome_of(&id)),
                 Event::Hint(hint) => self.on_hint(hint),
                 Event::Sight(sight) => self.on_sight(sight)?,
-                Event::Report(report) => self.on_report(report),
-                Event::Kept(kept) => self.on_kept(kept),
+                // What those say who worked for another directory is no concern of this one.
+                Event::Report(epoch, report) if epoch == self.epoch => self.on_report(report),
+                Event::Kept(epoch, kept) if epoch == self.epoch => self.on_kept(kept),
+                Event::Report(..) | Event::Kept(..) => {}
             }
             let now = Instant::now();
             if now >= self.deadline() {
@@ -265,6 +271,7 @@ impl<E: Ends> Service<E> {
     fn on_time(&mut self, now: Instant) -> Result<(), StartError> {
         self.tend_looks(now)?;
         self.tend_files(now);
+        self.announce();
         self.tell_health();
         if now >= self.next_beat {
             self.next_beat = now + BEAT_INTERVAL;
@@ -325,7 +332,7 @@ impl<E: Ends> Service<E> {
             match event {
                 Event::Submit(first) => result = self.on_requests(first, events),
                 Event::Ask { id, reply } => reply(self.outcome_of(&id)),
-                Event::Report(report) => self.on_report(report),
+                Event::Report(epoch, report) if epoch == self.epoch => self.on_report(report),
                 _ => {}
             }
         }
@@ -401,9 +408,10 @@ impl<E: Ends> Service<E> {
             "the state directory was replaced by another; that one is served now"
         );
         let replayed = begun.replayed > 0;
+        self.epoch += 1;
         self.engine = begun.engine;
         self.checkpoints = begun.checkpoints;
-        self.log_keeper = requests::start_log_keeper(&mut self.engine, &self.events)?;
+        self.log_keeper = requests::start_log_keeper(&mut self.engine, &self.events, self.epoch)?;
         self.is_segment_asked = true;
         self.files = Files::begin(
             &mut self.engine,
@@ -412,8 +420,9 @@ impl<E: Ends> Service<E> {
             begun.checkpoint,
             begun.public_is_stale,
             replayed,
+            self.epoch,
         )?;
-        self.looks.forget();
+        self.looks.begin_anew();
         self.watch = None;
         self.state_is_good();
         self.start_watch();

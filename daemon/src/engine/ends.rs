@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::sync::Arc;
 
-use sherwood_client::Snapshot;
+use sherwood_client::{ReadError, Snapshot};
 use sherwood_store::log::{AppendError, Log};
 use sherwood_store::{Effects, Entry, Outcome, Outcomes};
 
@@ -24,8 +24,8 @@ pub trait Stage {
     fn commit(&mut self, staged: Self::Staged);
     /// Takes it back.
     fn abandon(&mut self, staged: Self::Staged);
-    /// The newest snapshot.
-    fn snapshot(&mut self) -> Snapshot;
+    /// The published snapshot, and no older one: what is judged against an old one is judged wrong.
+    fn snapshot(&mut self) -> Result<Snapshot, ReadError>;
     /// The published generation.
     fn generation(&self) -> u64;
 }
@@ -46,8 +46,8 @@ impl Stage for Publisher {
     fn abandon(&mut self, staged: Staged) {
         self.abandon(staged);
     }
-    fn snapshot(&mut self) -> Snapshot {
-        self.snapshot().clone()
+    fn snapshot(&mut self) -> Result<Snapshot, ReadError> {
+        self.published()
     }
     fn generation(&self) -> u64 {
         self.generation()

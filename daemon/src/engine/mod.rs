@@ -297,7 +297,7 @@ impl<P: Stage, J: Journal, R: Remember> Engine<P, J, R> {
 
     /// 1: judges a piece.
     fn check(&mut self, piece: &[Submission], now_ms: i64) -> Result<Checked, ReadError> {
-        let snapshot: Snapshot = self.publisher.snapshot();
+        let snapshot: Snapshot = self.publisher.snapshot()?;
         let generation = self.publisher.generation();
         let layouts = Layouts::of(&snapshot, self.layouts.as_ref())?;
         let cluster = snapshot.cluster()?;

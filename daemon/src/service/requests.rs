@@ -57,14 +57,12 @@ impl<E: Ends> Service<E> {
                 why.replace('\n', " ")
             ));
         }
-        let Some(committed) = committed? else {
+        let committed = committed?;
+        self.announce();
+        let Some(committed) = committed else {
             return Ok(());
         };
         let now = Instant::now();
-        self.announced.send_replace(Announced {
-            sequence: self.engine.journal().next_sequence() - 1,
-            generation: committed.generation,
-        });
         if committed.generation != before {
             self.files.changed(now);
             match self.engine.publisher().housekeep() {
@@ -74,9 +72,21 @@ impl<E: Ends> Service<E> {
             }
         }
         if !self.is_segment_asked && self.engine.journal().needs_segment() {
+            // Also where nothing changed, and outcomes alone fill the log: a checkpoint lets old segments go.
+            self.files.changed(now);
             self.is_segment_asked = self.log_keeper.send(Chore::Prepare).is_ok();
         }
         Ok(())
+    }
+
+    /// Tells watchers and `status` what is durable and visible.
+    pub(super) fn announce(&mut self) {
+        let now = Announced {
+            sequence: self.engine.journal().next_sequence() - 1,
+            generation: self.engine.publisher().generation(),
+        };
+        self.announced
+            .send_if_modified(|told| std::mem::replace(told, now) != now);
     }
 
     /// Commits what a foreign file changed. `Err`: why not, in words.
@@ -191,12 +201,14 @@ impl<E: Ends> Service<E> {
 pub(super) fn start_log_keeper<P: Publish>(
     engine: &mut ServedEngine<P>,
     events: &Sender<Event>,
+    epoch: u64,
 ) -> Result<Sender<Chore>, StartError> {
     let events = events.clone();
     let report = move |kept| {
-        let _loop_has_ended = events.send(Event::Kept(kept));
+        let _loop_has_ended = events.send(Event::Kept(epoch, kept));
     };
-    let chores = log_keeper::start(engine.journal().keeper(), report)
+    let dir = engine.publisher().dir().clone();
+    let chores = log_keeper::start(engine.journal().keeper(), dir, report)
         .map_err(part("the thread that keeps the log"))?;
     let _it_lives = chores.send(Chore::Prepare);
     Ok(chores)

@@ -12,9 +12,9 @@ use arrow_array::cast::AsArray;
 use arrow_array::{ArrayRef, RecordBatch, StringArray};
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use serde_json::Value;
-use sherwood_client::Snapshot;
 use sherwood_client::import;
 use sherwood_client::locate::METADATA_FILE;
+use sherwood_client::{ReadError, Snapshot};
 use sherwood_daemon::config::{Args, Config, LogFormat, Sources};
 use sherwood_daemon::ends::{BoxError, Ends, Publish, Real};
 use sherwood_daemon::foreign::Loaded;
@@ -110,8 +110,8 @@ impl Publish for NotingPublisher {
         *self.ends.beats.lock().unwrap() += 1;
         self.inner.beat()
     }
-    fn snapshot(&mut self) -> Snapshot {
-        self.inner.snapshot().clone()
+    fn snapshot(&mut self) -> Result<Snapshot, ReadError> {
+        self.inner.published()
     }
     fn generation(&self) -> u64 {
         self.inner.generation() + self.ends.taken.load(Ordering::SeqCst)

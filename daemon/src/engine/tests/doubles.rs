@@ -7,7 +7,7 @@ use arrow_array::cast::AsArray;
 use arrow_array::{Array, RecordBatch, StringArray};
 use arrow_select::interleave::interleave;
 use serde_json::{Value, json};
-use sherwood_client::Snapshot;
+use sherwood_client::{ReadError, Snapshot};
 use sherwood_shared::schema::TableId;
 use sherwood_shared::state::State;
 use sherwood_shared::transaction::{Answer, Transaction};
@@ -52,8 +52,8 @@ impl Stage for Heap {
         self.generation += 1;
     }
     fn abandon(&mut self, _: State) {}
-    fn snapshot(&mut self) -> Snapshot {
-        self.snapshot.clone()
+    fn snapshot(&mut self) -> Result<Snapshot, ReadError> {
+        Ok(self.snapshot.clone())
     }
     fn generation(&self) -> u64 {
         self.generation
