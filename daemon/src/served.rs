@@ -5,7 +5,7 @@
 //! that is durable (G1); the log, open for new entries; and only then the snapshot file (W8). Whatever fails on the way,
 //! the last snapshot file has not been touched.
 //!
-//! - **V4** Whatever may put a file at the snapshot's name (a publish, a beat, a start) first looks
+//! - **V4** Whatever may put a file at the snapshot's name (a publish, a beat, a start) or an entry into the log first looks
 //!   whether both locks are still the files at their names. A run directory that was wiped may
 //!   hold the lock and the file of another daemon by now, and a living daemon's file must
 //!   neither lose its name nor be marked.
@@ -29,7 +29,7 @@ use tracing::{debug, info, warn};
 
 use crate::config::Config;
 use crate::ends::{Ends, Publish};
-use crate::engine::{Engine, Stage, wall_clock};
+use crate::engine::{Engine, Stage, StageError, is_of_effects, wall_clock};
 use crate::generation::{GenerationError, Generations, Seen};
 use crate::log::chain;
 use crate::metadata::Facts;
@@ -132,6 +132,7 @@ pub struct Served<P> {
     published: Option<Published>,
     /// Another daemon has taken our place (V4).
     lost: Option<LockError>,
+    is_lost: bool,
     /// The state file that readers of files find; `None`: there is none yet.
     pub parquet_path: Option<PathBuf>,
 }
@@ -240,6 +241,7 @@ pub fn begin<E: Ends>(
         publisher,
         published: None,
         lost: None,
+        is_lost: false,
         parquet_path: recovered
             .adopted
             .clone()
@@ -402,20 +404,36 @@ impl<P: Publish> Served<P> {
 
 impl<P: Publish> Stage for Served<P> {
     type Staged = P::Staged;
-    type Error = ServeError;
 
-    fn stage(&mut self, effects: &Effects) -> Result<Option<P::Staged>, ServeError> {
-        match self.keep_locks() {
-            Err(ServeError::Lock(error @ LockError::Held { .. })) => {
-                self.lost = Some(error);
-                return Err(ServeError::Lost);
+    fn stage(&mut self, effects: &Effects) -> Result<Option<P::Staged>, StageError> {
+        self.may_log()?;
+        self.generations
+            .ensure(self.publisher.generation())
+            .map_err(|error| StageError::Passing(ServeError::from(error).into()))?;
+        self.publisher.stage(effects).map_err(|source| {
+            let is_of_effects = is_of_effects(&source);
+            let told = ServeError::Publish { source }.into();
+            match is_of_effects {
+                true => StageError::Effects(told),
+                false => StageError::Passing(told),
             }
-            kept => kept?,
+        })
+    }
+
+    /// V4, once and for all: who has our place may have logged by now, even if it ends again.
+    fn may_log(&mut self) -> Result<(), StageError> {
+        if self.is_lost {
+            return Err(StageError::Lost(ServeError::Lost.into()));
         }
-        self.generations.ensure(self.publisher.generation())?;
-        self.publisher
-            .stage(effects)
-            .map_err(|source| ServeError::Publish { source })
+        match self.keep_locks() {
+            Ok(()) => Ok(()),
+            Err(ServeError::Lock(error @ LockError::Held { .. })) => {
+                self.is_lost = true;
+                self.lost = Some(error);
+                Err(StageError::Lost(ServeError::Lost.into()))
+            }
+            Err(error) => Err(StageError::Passing(error.into())),
+        }
     }
 
     fn staged_generation(&self, staged: &P::Staged) -> u64 {
