@@ -5,7 +5,7 @@
 //! that is durable (G1); the log, open for new entries; and only then the snapshot file (W8). Whatever fails on the way,
 //! the last snapshot file has not been touched.
 //!
-//! - **V4** Whatever may put a file at the snapshot's name (a publish, a beat, a start) first looks
+//! - **V4** Whatever may put a file at the snapshot's name (a publish, a beat, a start) or an entry into the log first looks
 //!   whether both locks are still the files at their names. A run directory that was wiped may
 //!   hold the lock and the file of another daemon by now, and a living daemon's file must
 //!   neither lose its name nor be marked.
@@ -31,7 +31,7 @@ use tracing::{debug, info, warn};
 
 use crate::config::Config;
 use crate::ends::{Ends, Publish};
-use crate::engine::{Engine, Stage, wall_clock};
+use crate::engine::{Engine, Stage, StageError, is_of_effects, wall_clock};
 use crate::flight::Access;
 use crate::foreign::may_count;
 use crate::generation::{GenerationError, Generations, Seen};
@@ -156,6 +156,7 @@ pub struct Served<P> {
     published: Option<Published>,
     /// Another daemon has taken our place (V4).
     lost: Option<LockError>,
+    is_lost: bool,
     /// The state file that readers of files find; `None`: there is none yet.
     pub parquet_path: Option<PathBuf>,
 }
@@ -275,6 +276,7 @@ pub fn begin<E: Ends>(
         rows: [0; 3],
         published: None,
         lost: None,
+        is_lost: false,
         parquet_path: recovered
             .adopted
             .clone()
@@ -439,25 +441,40 @@ impl<P: Publish> Served<P> {
 
 impl<P: Publish> Stage for Served<P> {
     type Staged = P::Staged;
-    type Error = ServeError;
 
-    fn stage(&mut self, effects: &Effects) -> Result<Option<P::Staged>, ServeError> {
+    fn stage(&mut self, effects: &Effects) -> Result<Option<P::Staged>, StageError> {
+        self.may_log()?;
+        self.generations
+            .ensure(self.publisher.generation())
+            .map_err(|error| StageError::Passing(ServeError::from(error).into()))?;
+        self.publisher.stage(effects).map_err(|source| {
+            let is_of_effects = is_of_effects(&source);
+            let told = ServeError::Publish { source }.into();
+            match is_of_effects {
+                true => StageError::Effects(told),
+                false => StageError::Passing(told),
+            }
+        })
+    }
+
+    /// V4, once and for all: who has our place may have logged by now, even if it ends again.
+    fn may_log(&mut self) -> Result<(), StageError> {
+        if self.is_lost {
+            return Err(StageError::Lost(ServeError::Lost.into()));
+        }
         if !is_here(&self.dir) {
-            return Err(ServeError::Elsewhere {
-                path: self.dir.path().to_path_buf(),
-            });
+            let path = self.dir.path().to_path_buf();
+            return Err(StageError::Passing(ServeError::Elsewhere { path }.into()));
         }
         match self.keep_locks() {
+            Ok(()) => Ok(()),
             Err(ServeError::Lock(error @ LockError::Held { .. })) => {
+                self.is_lost = true;
                 self.lost = Some(error);
-                return Err(ServeError::Lost);
+                Err(StageError::Lost(ServeError::Lost.into()))
             }
-            kept => kept?,
+            Err(error) => Err(StageError::Passing(error.into())),
         }
-        self.generations.ensure(self.publisher.generation())?;
-        self.publisher
-            .stage(effects)
-            .map_err(|source| ServeError::Publish { source })
     }
 
     fn staged_generation(&self, staged: &P::Staged) -> u64 {

@@ -104,6 +104,8 @@ pub struct Service<E: Ends> {
     later: VecDeque<Event>,
     /// Counts the directories that were served.
     epoch: u64,
+    /// Requests for which a commit had no time.
+    waiting: VecDeque<Submission>,
     engine: ServedEngine<E::Publisher>,
     checkpoints: Arc<Checkpoints>,
     access: Arc<Access>,
@@ -206,6 +208,7 @@ impl<E: Ends> Service<E> {
             events,
             later: VecDeque::new(),
             epoch: 0,
+            waiting: VecDeque::new(),
             engine,
             checkpoints,
             access,
@@ -227,7 +230,7 @@ impl<E: Ends> Service<E> {
     /// Serves until told to stop (`Ok`), until another daemon has taken over, or until the log fails.
     pub fn run(&mut self, events: &Receiver<Event>) -> Result<(), StartError> {
         loop {
-            let event = match self.later.pop_front() {
+            let event = match self.next_event() {
                 Some(event) => event,
                 None => {
                     let wait = self.deadline().saturating_duration_since(Instant::now());
@@ -259,6 +262,13 @@ impl<E: Ends> Service<E> {
                 self.on_time(now)?;
             }
         }
+    }
+
+    /// What was taken from the channel already: other events first, then requests for which a commit had no time (V5).
+    fn next_event(&mut self) -> Option<Event> {
+        let waiting = &mut self.waiting;
+        let next = self.later.pop_front();
+        next.or_else(|| waiting.pop_front().map(Event::Submit))
     }
 
     fn deadline(&self) -> Instant {
@@ -322,7 +332,7 @@ impl<E: Ends> Service<E> {
         let stopping = std::thread::spawn(move || flight.stop(DRAIN));
         let mut result = Ok(());
         while result.is_ok() && !stopping.is_finished() {
-            let event = match self.later.pop_front() {
+            let event = match self.next_event() {
                 Some(event) => event,
                 None => match events.recv_timeout(Duration::from_millis(5)) {
                     Ok(event) => event,
