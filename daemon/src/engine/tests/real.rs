@@ -51,7 +51,7 @@ fn what_a_thousand_random_transactions_did_comes_back_from_the_log() {
         let cluster = ClusterId::new("c").expect("an id");
         let mut engine = engine_in(&dir, run_dir.path(), &with_strange_columns());
         let checkpoints = Checkpoints::open(&dir, &cluster).expect("opens");
-        let snapshot = Stage::snapshot(engine.publisher());
+        let snapshot = Stage::snapshot(engine.publisher()).unwrap();
         let first = position(&mut engine);
         checkpoints
             .write(&snapshot, first, &mut Free)
@@ -71,7 +71,7 @@ fn what_a_thousand_random_transactions_did_comes_back_from_the_log() {
                 assert_eq!(is_done, model.transact(one), "{one}: {answer:?}");
             }
             if with_checkpoint && asked < 500 && asked + group.len() >= 500 {
-                let snapshot = Stage::snapshot(engine.publisher());
+                let snapshot = Stage::snapshot(engine.publisher()).unwrap();
                 let here = position(&mut engine);
                 checkpoints
                     .write(&snapshot, here, &mut Free)
@@ -81,6 +81,7 @@ fn what_a_thousand_random_transactions_did_comes_back_from_the_log() {
         }
         let last = position(&mut engine);
         let published = Stage::snapshot(engine.publisher())
+            .unwrap()
             .to_state()
             .expect("reads");
         drop(engine);
