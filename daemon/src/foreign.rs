@@ -8,18 +8,25 @@
 //!   what was acknowledged since, so it is refused, and `sherwood recover` goes back for those who mean to.
 //! - **D3** What it was made from is not known for sure: while it was being written we may have replaced what it read. So it is
 //!   compared with the base and with the older private checkpoint too, and the one that it differs from least counts.
+//! - **D4** What was merged last is the base from the moment at which its changes are logged, also while the base's file cannot be
+//!   written: then it is kept in memory. A daemon that dies between the two finds the file that it was merging beside the base,
+//!   and takes it for the base if its changes are in the state ([`settle`]). Without that, the next change of the same
+//!   column would look as if we had changed it too, and ours would stay.
 
+use std::fmt;
 use std::fs;
+use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use sherwood_client::import;
+use sherwood_client::Snapshot;
+use sherwood_client::import::{self, ImportError};
 use sherwood_client::locate::ClusterId;
 use sherwood_shared::state::State;
 use sherwood_store::checkpoint::{Checkpoints, Public, is_checkpoint, read_position};
-use sherwood_store::merge::{Diff, Theirs, diff};
+use sherwood_store::merge::{Diff, Theirs, diff, resolve};
 use tracing::debug;
 
 use crate::flight::Access;
@@ -43,6 +50,8 @@ pub struct Comparer {
     pub access: Arc<Access>,
     /// Whose states they are.
     pub cluster: ClusterId,
+    /// D4: what was merged last, while it is not the base's file.
+    pub merged: Option<Bytes>,
 }
 
 /// What a foreign file says.
@@ -69,6 +78,9 @@ impl Comparer {
                 "{path:?} belongs to uid {owner}, who may not write: have a writer replace it, or allow that user with `write_users` under [access]"
             ));
         }
+        if self.merged.as_ref() == Some(&loaded.bytes) {
+            return Ok(Comparison::Known);
+        }
         let at_public_name = path == self.checkpoints.public_path();
         if at_public_name
             && matches!(
@@ -88,10 +100,10 @@ impl Comparer {
         }
         let mut best: Option<Diff> = None;
         for candidate in self.candidates(loaded)? {
-            let base = match import::read_parquet(&candidate, Some(self.cluster.as_str())) {
+            let base = match candidate.read(&self.cluster) {
                 Ok(base) => base,
                 Err(error) => {
-                    debug!(base = %candidate.display(), error = chain(&error), "not a base");
+                    debug!(base = ?candidate, error = chain(&error), "not a base");
                     continue;
                 }
             };
@@ -114,18 +126,37 @@ impl Comparer {
         };
         Ok(match changes.is_empty() {
             true => Comparison::Known,
-            false => Comparison::Changes(Box::new(changes)),
+            false => {
+                if at_public_name && let Err(error) = self.keep_merging(&loaded.bytes) {
+                    // Only a daemon that dies in the next moment would need it.
+                    debug!(error = chain(&error), "what is being merged is not kept");
+                }
+                Comparison::Changes(Box::new(changes))
+            }
         })
+    }
+
+    /// D4. Durable when this returns `Ok`.
+    fn keep_merging(&self, bytes: &[u8]) -> io::Result<()> {
+        let path = merging(&self.checkpoints);
+        let aside = path.with_extension("tmp");
+        let mut file = fs::File::create(&aside)?;
+        file.write_all(bytes)?;
+        file.sync_data()?;
+        fs::rename(&aside, &path)
     }
 
     /// D3. The one that the file itself names, if its writer kept our keys and we still have it; else the base, and the older
     /// private checkpoint.
-    fn candidates(&self, loaded: &Loaded) -> Result<Vec<PathBuf>, String> {
+    fn candidates(&self, loaded: &Loaded) -> Result<Vec<Base>, String> {
         let listed = self.checkpoints.list().map_err(|error| chain(&error))?;
         if let Some(position) = read_position(&loaded.bytes)
             && let Some(named) = listed.iter().find(|one| one.sequence == position.sequence)
         {
-            return Ok(vec![named.path.clone()]);
+            return Ok(vec![Base::File(named.path.clone())]);
+        }
+        if let Some(merged) = &self.merged {
+            return Ok(vec![Base::Merged(merged.clone())]);
         }
         let base = self.checkpoints.base();
         let inode = |path: &Path| {
@@ -133,13 +164,92 @@ impl Comparer {
             Some((found.dev(), found.ino()))
         };
         let of_base = inode(&base);
-        let mut candidates = vec![base];
+        let mut candidates = vec![Base::File(base)];
         // Only where the base is a checkpoint was there an older one to be read.
         if let Some(at) = listed.iter().position(|one| inode(&one.path) == of_base) {
-            candidates.extend(listed.into_iter().skip(at + 1).map(|one| one.path));
+            let older = listed.into_iter().skip(at + 1);
+            candidates.extend(older.map(|one| Base::File(one.path)));
         }
         Ok(candidates)
     }
+}
+
+/// What a foreign file may have been made from.
+enum Base {
+    /// A file of ours.
+    File(PathBuf),
+    /// What was merged last (D4).
+    Merged(Bytes),
+}
+
+impl Base {
+    fn read(&self, cluster: &ClusterId) -> Result<State, ImportError> {
+        let cluster = Some(cluster.as_str());
+        match self {
+            Self::File(path) => import::read_parquet(path, cluster),
+            Self::Merged(bytes) => {
+                let path = Path::new("the file that was merged last");
+                import::read_parquet_columns(bytes.clone(), path, cluster).map(|(state, _)| state)
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Base {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => path.fmt(f),
+            Self::Merged(_) => f.write_str("the file that was merged last"),
+        }
+    }
+}
+
+/// D4: the file that is being merged.
+fn merging(checkpoints: &Checkpoints) -> PathBuf {
+    checkpoints.base().with_file_name("merging.parquet")
+}
+
+/// D4: `bytes` are the base's file by now; without them, whatever was being merged is.
+pub fn is_settled(checkpoints: &Checkpoints, bytes: Option<&[u8]>) {
+    let path = merging(checkpoints);
+    let is_it = bytes.is_none_or(|bytes| fs::read(&path).is_ok_and(|found| found == bytes));
+    if is_it && let Err(error) = fs::remove_file(&path) {
+        // What is left is looked at by the next start.
+        debug!(path = %path.display(), %error, "not removed");
+    }
+}
+
+/// D4, at a start, after recovery: what a daemon was merging when it died is the base, if all of it is in `snapshot`.
+///
+/// # Errors
+///
+/// Why it is not, in words. The base is as it was.
+pub fn settle(
+    checkpoints: &Checkpoints,
+    cluster: &ClusterId,
+    snapshot: &Snapshot,
+) -> Result<(), String> {
+    let path = merging(checkpoints);
+    let bytes = match fs::read(&path) {
+        Ok(bytes) => Bytes::from(bytes),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error.to_string()),
+    };
+    let was_merged = || -> Result<bool, String> {
+        let name = Some(cluster.as_str());
+        let base = import::read_parquet(&checkpoints.base(), name).map_err(|e| chain(&e))?;
+        let (state, columns) =
+            import::read_parquet_columns(bytes.clone(), &path, name).map_err(|e| chain(&e))?;
+        let changes = diff(&base, &Theirs { state, columns }).map_err(|e| chain(&e))?;
+        let left = resolve(&changes, snapshot).map_err(|e| chain(&e))?;
+        Ok(left.is_empty())
+    };
+    let settled = was_merged().and_then(|was_merged| match was_merged {
+        true => checkpoints.set_base(&bytes).map_err(|e| chain(&e)),
+        false => Ok(()),
+    });
+    is_settled(checkpoints, None);
+    settled
 }
 
 /// Rows that differ.

@@ -30,10 +30,11 @@ use tracing::{debug, info, warn};
 use crate::config::Config;
 use crate::ends::{Ends, Publish};
 use crate::engine::{Engine, Stage, wall_clock};
+use crate::foreign;
 use crate::generation::{GenerationError, Generations, Seen};
 use crate::log::chain;
 use crate::metadata::Facts;
-use crate::publish::{Options, PublishError, Published};
+use crate::publish::{Options, PublishError};
 use crate::run_dir::{self, RunDirError};
 
 /// The engine of a served cluster.
@@ -128,8 +129,6 @@ pub struct Served<P> {
     run_lock: Arc<Lock>,
     generations: Generations,
     publisher: P,
-    /// What the last commit wrote.
-    published: Option<Published>,
     /// Another daemon has taken our place (V4).
     lost: Option<LockError>,
     /// The state file that readers of files find; `None`: there is none yet.
@@ -238,7 +237,6 @@ pub fn begin<E: Ends>(
         run_lock,
         generations,
         publisher,
-        published: None,
         lost: None,
         parquet_path: recovered
             .adopted
@@ -250,7 +248,16 @@ pub fn begin<E: Ends>(
         None => 0,
     };
     let checkpoint = match recovered.checkpoint {
-        Some(checkpoint) => checkpoint.path,
+        Some(checkpoint) => {
+            let snapshot = served.publisher.snapshot();
+            if let Err(why) = foreign::settle(&checkpoints, &served.cluster, &snapshot) {
+                warn!(
+                    reason = why,
+                    "what was being merged when the last daemon ended is not told from what is new: foreign changes since may be taken for old"
+                );
+            }
+            checkpoint.path
+        }
         // Before the first entry is logged (C6).
         None => {
             let snapshot = served.publisher.snapshot();
@@ -345,11 +352,6 @@ impl<P: Publish> Served<P> {
         }
     }
 
-    /// What the last commit wrote; once.
-    pub fn take_published(&mut self) -> Option<Published> {
-        self.published.take()
-    }
-
     /// V4: who has taken our place, if somebody did; then this daemon must stop.
     pub fn take_lost(&mut self) -> Option<LockError> {
         self.lost.take()
@@ -423,7 +425,15 @@ impl<P: Publish> Stage for Served<P> {
     }
 
     fn commit(&mut self, staged: P::Staged) {
-        self.published = Some(self.publisher.commit(staged));
+        let published = self.publisher.commit(staged);
+        debug!(
+            generation = published.generation,
+            chunks_written = published.chunks_written,
+            chunks_moved = published.chunks_moved,
+            chunks_shared = published.chunks_shared,
+            bytes_written = published.bytes_written,
+            "published"
+        );
     }
 
     fn abandon(&mut self, staged: P::Staged) {

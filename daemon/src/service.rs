@@ -123,6 +123,7 @@ struct Troubles {
     state: Trouble,
     merge: Trouble,
     beat: Trouble,
+    base: Trouble,
     checkpoint: Trouble,
     public: Trouble,
     log: Trouble,
@@ -368,7 +369,7 @@ impl<E: Ends> Service<E> {
             begun.public_is_stale,
             replayed,
         )?;
-        self.looks.forget();
+        self.looks.begin_anew();
         self.watch = None;
         self.state_is_good();
         self.start_watch();

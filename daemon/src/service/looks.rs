@@ -40,8 +40,12 @@ pub(super) struct Looks {
     next_poll: Instant,
     /// When to read again what could not be merged.
     next_retry: Option<Instant>,
-    /// The scribe makes a foreign file the base; until then a look would compare with the old one.
-    is_base_owed: bool,
+    /// D4: what was merged last, until the scribe has made it the base.
+    merged: Option<Bytes>,
+    /// So often is the scribe asked for that now.
+    bases_asked: u32,
+    /// When to ask again.
+    base_due: Option<Instant>,
     /// What stands at the public name.
     pub(super) known: Known,
     /// Files that were moved aside and may be finished there.
@@ -95,7 +99,9 @@ impl Looks {
             restless: 0,
             next_poll: now,
             next_retry: None,
-            is_base_owed: false,
+            merged: None,
+            bases_asked: 0,
+            base_due: None,
             known: Known::Nothing,
             aside: Vec::new(),
         })
@@ -105,6 +111,16 @@ impl Looks {
     pub(super) fn forget(&mut self) {
         self.tried = None;
         self.next_retry = None;
+    }
+
+    /// Another directory is served: nothing is known of the files there.
+    pub(super) fn begin_anew(&mut self) {
+        self.forget();
+        self.known = Known::Nothing;
+        self.merged = None;
+        self.bases_asked = 0;
+        self.base_due = None;
+        self.aside.clear();
     }
 
     pub(super) fn poll_at(&mut self, now: Instant) {
@@ -117,7 +133,7 @@ impl Looks {
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
-        [self.settle.due(), self.next_retry]
+        [self.settle.due(), self.next_retry, self.base_due]
             .into_iter()
             .flatten()
             .fold(Some(self.next_poll), |first, at| first.min(Some(at)))
@@ -127,11 +143,20 @@ impl Looks {
     pub(super) fn wrote(&mut self, path: &Path, id: FileId) {
         self.tried = Some(Tried::ours(path.to_path_buf(), id));
         self.known = Known::Ours(id);
+        self.merged = None;
+        self.base_due = None;
     }
 
-    /// The scribe has made the foreign file the base, or could not.
-    pub(super) fn base_is_there(&mut self) {
-        self.is_base_owed = false;
+    /// The scribe has made a foreign file the base, or could not. Until it can, the base is in memory (D4).
+    pub(super) fn base_came(&mut self, is_there: bool, now: Instant) {
+        self.bases_asked = self.bases_asked.saturating_sub(1);
+        if self.bases_asked > 0 || self.merged.is_none() {
+            return;
+        }
+        match is_there {
+            true => self.merged = None,
+            false => self.base_due = Some(now + RETRY_INTERVAL),
+        }
     }
 
     pub(super) fn moved_aside(&mut self, path: PathBuf, reason: PathBuf, now: Instant) {
@@ -157,6 +182,9 @@ impl<E: Ends> Service<E> {
             }
             self.look();
         }
+        if self.looks.base_due.is_some_and(|due| due <= now) {
+            self.ask_for_base();
+        }
         if self.looks.next_retry.is_some_and(|due| due <= now) {
             self.looks.forget();
             for aside in &mut self.looks.aside {
@@ -180,7 +208,7 @@ impl<E: Ends> Service<E> {
 
     /// V3.
     pub(super) fn look(&mut self) {
-        if self.looks.looking || self.looks.is_base_owed {
+        if self.looks.looking {
             self.looks.owed = true;
             return;
         }
@@ -200,6 +228,7 @@ impl<E: Ends> Service<E> {
                 checkpoints: Arc::clone(&self.checkpoints),
                 access: Arc::clone(&self.access),
                 cluster: served.cluster().clone(),
+                merged: self.looks.merged.clone(),
             },
             aside,
         }
@@ -222,6 +251,7 @@ impl<E: Ends> Service<E> {
             Sight::Unchanged { tried } => {
                 self.state_is_good();
                 if let Some(tried) = tried {
+                    debug!(file = %tried.path().display(), "read again: nothing differs");
                     self.came_to_know(&tried);
                     self.conclude(tried, now);
                 }
@@ -309,7 +339,8 @@ impl<E: Ends> Service<E> {
                 if self.is_public(&found.file) {
                     self.looks.known = Known::Merged(found.tried.id());
                     self.engine.publisher().parquet_path = Some(found.file);
-                    self.looks.is_base_owed = self.files.ask(Job::Base(found.bytes));
+                    self.looks.merged = Some(found.bytes);
+                    self.ask_for_base();
                 } else {
                     self.finished_aside(&found.file);
                 }
@@ -326,6 +357,15 @@ impl<E: Ends> Service<E> {
             }
         }
         Ok(())
+    }
+
+    fn ask_for_base(&mut self) {
+        self.looks.base_due = None;
+        if let Some(merged) = &self.looks.merged
+            && self.files.ask(Job::Base(merged.clone()))
+        {
+            self.looks.bases_asked += 1;
+        }
     }
 
     /// Looks at one file that was moved aside, if it changed since.
