@@ -570,11 +570,12 @@ fn reject(state_dir: &Path, path: &Path, reason: &str) -> Result<Rejected, Check
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(failed("make the directory", &dir)(error)),
     }
-    let name = path
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    // As it was called at the public name, and not as it came out of the exchange.
+    let name = name
+        .strip_prefix(OUR_PREFIX)
+        .and_then(|name| name.strip_suffix(".tmp"))
+        .unwrap_or(&name);
     let stamp = stamp();
     let mut target = dir.join(format!("{stamp}-{name}"));
     let mut count = 1;
