@@ -1,20 +1,20 @@
 //! When to write a checkpoint.
 //!
-//! - **C1** Soon, for those who read the file: after [`QUIET`] without a change, or [`LATEST`] after the first
+//! - **CA1** Soon, for those who read the file: after [`QUIET`] without a change, or [`LATEST`] after the first
 //!   one that is not in it.
-//! - **C2** Seldom, for the disk: never more than a tenth of the time goes into checkpoints.
-//! - **C3** Not into a foreign writer's face: while it holds the public file open for writing, and for [`COURTESY`] after it
+//! - **CA2** Seldom, for the disk: never more than a tenth of the time goes into checkpoints.
+//! - **CA3** Not into a foreign writer's face: while it holds the public file open for writing, and for [`COURTESY`] after it
 //!   changed it, that file is left alone. The private checkpoint and the log have everything meanwhile.
 
 use std::time::{Duration, Instant};
 
-/// C1: nothing has changed for this long.
+/// CA1: nothing has changed for this long.
 pub const QUIET: Duration = Duration::from_millis(200);
-/// C1: something changed this long ago.
+/// CA1: something changed this long ago.
 pub const LATEST: Duration = Duration::from_secs(1);
-/// C2: of this many parts of the time, one may be spent.
+/// CA2: of this many parts of the time, one may be spent.
 pub const SHARE: u32 = 10;
-/// C3.
+/// CA3.
 pub const COURTESY: Duration = Duration::from_secs(5);
 /// After a checkpoint that failed.
 const RETRY: Duration = Duration::from_secs(5);
@@ -26,7 +26,7 @@ pub struct Cadence {
     changes: Option<(Instant, Instant)>,
     /// When the one that is being written began.
     running_since: Option<Instant>,
-    /// C2.
+    /// CA2.
     not_before: Option<Instant>,
 }
 
@@ -55,7 +55,7 @@ impl Cadence {
         self.running_since = Some(now);
     }
 
-    /// It is durable (C2).
+    /// It is durable (CA2).
     pub fn succeeded(&mut self, now: Instant) {
         if let Some(began) = self.running_since.take() {
             let took = now.saturating_duration_since(began);

@@ -3,12 +3,12 @@
 //! Another program has read the public file, changed something and written the whole again. What it changed is the
 //! difference to what it had read, and that is what is merged: everything else in its file is merely old.
 //!
-//! - **D1** Only a file whose owner may write counts.
-//! - **D2** A checkpoint of ours that is not the newest is not a change: somebody put an old file back. Merging it would take back
+//! - **FO1** Only a file whose owner may write counts.
+//! - **FO2** A checkpoint of ours that is not the newest is not a change: somebody put an old file back. Merging it would take back
 //!   what was acknowledged since, so it is refused, and `sherwood recover` goes back for those who mean to.
-//! - **D3** What it was made from is not known for sure: while it was being written we may have replaced what it read. So it is
+//! - **FO3** What it was made from is not known for sure: while it was being written we may have replaced what it read. So it is
 //!   compared with the base and with the older private checkpoint too, and the one that it differs from least counts.
-//! - **D4** What was merged last is the base from the moment at which its changes are logged, also while the base's file cannot be
+//! - **FO4** What was merged last is the base from the moment at which its changes are logged, also while the base's file cannot be
 //!   written: then it is kept in memory. A daemon that dies between the two finds the file that it was merging beside the base,
 //!   and takes it for the base if its changes are in the state ([`settle`]). Without that, the next change of the same
 //!   column would look as if we had changed it too, and ours would stay.
@@ -31,6 +31,7 @@ use tracing::debug;
 
 use crate::flight::Access;
 use crate::log::chain;
+use crate::observe::FileId;
 
 /// A foreign file, read.
 #[derive(Debug)]
@@ -46,11 +47,11 @@ pub struct Loaded {
 pub struct Comparer {
     /// The bases.
     pub checkpoints: Arc<Checkpoints>,
-    /// D1.
+    /// FO1.
     pub access: Arc<Access>,
     /// Whose states they are.
     pub cluster: ClusterId,
-    /// D4: what was merged last, while it is not the base's file.
+    /// FO4: what was merged last, while it is not the base's file.
     pub merged: Option<Bytes>,
 }
 
@@ -64,20 +65,12 @@ pub enum Comparison {
 }
 
 impl Comparer {
-    /// Compares what was read from `path`.
+    /// Compares what was read from `path`, which was `id` before and after.
     ///
     /// # Errors
     ///
     /// Why the file is refused, in words.
-    pub fn compare(&self, path: &Path, loaded: &Loaded) -> Result<Comparison, String> {
-        let owner = fs::metadata(path)
-            .map_err(|error| format!("{path:?} cannot be looked at: {error}"))?
-            .uid();
-        if !self.access.may_write_as(owner) {
-            return Err(format!(
-                "{path:?} belongs to uid {owner}, who may not write: have a writer replace it, or allow that user with `write_users` under [access]"
-            ));
-        }
+    pub fn compare(&self, path: &Path, id: FileId, loaded: &Loaded) -> Result<Comparison, String> {
         if self.merged.as_ref() == Some(&loaded.bytes) {
             return Ok(Comparison::Known);
         }
@@ -90,6 +83,8 @@ impl Comparer {
         {
             return Ok(Comparison::Known);
         }
+        // Only now: a copy of our own took its owner from what it replaced.
+        may_count(path, id.owner(), &self.access)?;
         if is_checkpoint(&loaded.bytes) {
             let position = read_position(&loaded.bytes).unwrap_or_default();
             return Err(format!(
@@ -136,7 +131,7 @@ impl Comparer {
         })
     }
 
-    /// D4. Durable when this returns `Ok`.
+    /// FO4. Durable when this returns `Ok`.
     fn keep_merging(&self, bytes: &[u8]) -> io::Result<()> {
         let path = merging(&self.checkpoints);
         let aside = path.with_extension("tmp");
@@ -146,7 +141,7 @@ impl Comparer {
         fs::rename(&aside, &path)
     }
 
-    /// D3. The one that the file itself names, if its writer kept our keys and we still have it; else the base, and the older
+    /// FO3. The one that the file itself names, if its writer kept our keys and we still have it; else the base, and the older
     /// private checkpoint.
     fn candidates(&self, loaded: &Loaded) -> Result<Vec<Base>, String> {
         let listed = self.checkpoints.list().map_err(|error| chain(&error))?;
@@ -178,7 +173,7 @@ impl Comparer {
 enum Base {
     /// A file of ours.
     File(PathBuf),
-    /// What was merged last (D4).
+    /// What was merged last (FO4).
     Merged(Bytes),
 }
 
@@ -204,12 +199,12 @@ impl fmt::Debug for Base {
     }
 }
 
-/// D4: the file that is being merged.
+/// FO4: the file that is being merged.
 fn merging(checkpoints: &Checkpoints) -> PathBuf {
     checkpoints.base().with_file_name("merging.parquet")
 }
 
-/// D4: `bytes` are the base's file by now; without them, whatever was being merged is.
+/// FO4: `bytes` are the base's file by now; without them, whatever was being merged is.
 pub fn is_settled(checkpoints: &Checkpoints, bytes: Option<&[u8]>) {
     let path = merging(checkpoints);
     let is_it = bytes.is_none_or(|bytes| fs::read(&path).is_ok_and(|found| found == bytes));
@@ -219,7 +214,7 @@ pub fn is_settled(checkpoints: &Checkpoints, bytes: Option<&[u8]>) {
     }
 }
 
-/// D4, at a start, after recovery: what a daemon was merging when it died is the base, if all of it is in `snapshot`.
+/// FO4, at a start, after recovery: what a daemon was merging when it died is the base, if all of it is in `snapshot`.
 ///
 /// # Errors
 ///
@@ -250,6 +245,18 @@ pub fn settle(
     });
     is_settled(checkpoints, None);
     settled
+/// FO1.
+///
+/// # Errors
+///
+/// Why not, in words.
+pub fn may_count(path: &Path, owner: u32, access: &Access) -> Result<(), String> {
+    if access.may_write_as(owner) {
+        return Ok(());
+    }
+    Err(format!(
+        "{path:?} belongs to uid {owner}, who may not write: have a writer replace it, or allow that user with `write_users` under [access]"
+    ))
 }
 
 /// Rows that differ.

@@ -1,13 +1,13 @@
 //! Writes what readers of files see, on a thread of its own: checkpoints and the metadata.
 //!
 //! The loop decides when; the scribe works through one job after the other and reports each. A checkpoint is written
-//! in small steps with pauses (C2 of [`crate::cadence`]), from a snapshot, so that it holds up nobody.
+//! in small steps with pauses (CA2 of [`crate::cadence`]), from a snapshot, so that it holds up nobody.
 //!
-//! - **B1** A checkpoint is private first: recovery and merges start from files that nobody else writes. Then, as a job
+//! - **SC1** A checkpoint is private first: recovery and merges start from files that nobody else writes. Then, as a job
 //!   of its own, it becomes the public file.
-//! - **B2** The public name is taken by exchange. What stood there comes out whole, and is ours to look at: if it is
+//! - **SC2** The public name is taken by exchange. What stood there comes out whole, and is ours to look at: if it is
 //!   not what the loop knew, it is handed back as *displaced* and nothing of it is lost.
-//! - **B3** While somebody has the public file open for writing, or has just changed it, it is left alone (C3).
+//! - **SC3** While somebody has the public file open for writing, or has just changed it, it is left alone (CA3).
 
 use std::fs::{self, File};
 use std::io;
@@ -33,14 +33,14 @@ use crate::observe::FileId;
 /// What the scribe is asked to do.
 #[derive(Debug)]
 pub enum Job {
-    /// Write a private checkpoint (B1).
+    /// Write a private checkpoint (SC1).
     Checkpoint {
         /// Of this state.
         snapshot: Snapshot,
         /// Where in the log it stands.
         position: Position,
     },
-    /// Make a private checkpoint the public file (B2, B3).
+    /// Make a private checkpoint the public file (SC2, SC3).
     Publish {
         /// The private file.
         checkpoint: PathBuf,
@@ -75,10 +75,10 @@ pub enum Report {
         checkpoint: PathBuf,
         /// The public file.
         id: FileId,
-        /// What was moved aside: a refused file, or one that the loop did not know (B2).
+        /// What was moved aside: a refused file, or one that the loop did not know (SC2).
         displaced: Option<Rejected>,
     },
-    /// Somebody is at work there, or has been (B3): later. What stands there may have to be looked at first.
+    /// Somebody is at work there, or has been (SC3): later. What stands there may have to be looked at first.
     Held {
         /// The private file.
         checkpoint: PathBuf,
@@ -183,7 +183,7 @@ fn work(
     }
 }
 
-/// B1.
+/// SC1.
 pub fn checkpoint(
     checkpoints: &Checkpoints,
     snapshot: &Snapshot,
@@ -207,7 +207,7 @@ pub fn checkpoint(
     }
 }
 
-/// B2 and B3.
+/// SC2 and SC3.
 pub fn publish(
     checkpoints: &Checkpoints,
     checkpoint: PathBuf,
@@ -279,7 +279,7 @@ impl Known {
         }
     }
 
-    /// B3.
+    /// SC3.
     fn may_be_replaced(&self, path: &Path) -> io::Result<bool> {
         let found = match fs::metadata(path) {
             Ok(found) => found,

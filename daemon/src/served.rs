@@ -13,6 +13,8 @@
 //! Not promised: V4 between that look and the rename. Who wipes a run directory and starts
 //! another daemon there within that moment has two; the loser ends at its next beat.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -30,7 +32,8 @@ use tracing::{debug, info, warn};
 use crate::config::Config;
 use crate::ends::{Ends, Publish};
 use crate::engine::{Engine, Stage, wall_clock};
-use crate::foreign;
+use crate::flight::Access;
+use crate::foreign::{self, may_count};
 use crate::generation::{GenerationError, Generations, Seen};
 use crate::log::chain;
 use crate::metadata::Facts;
@@ -53,6 +56,12 @@ pub enum StartError {
     /// The state does not come back. Everything is where it was.
     #[error("the state is not loaded")]
     Recover(#[from] RecoverError),
+    /// A state that somebody left who may not write (FO1).
+    #[error("the state is not loaded: {what}")]
+    Owner {
+        /// Whose it is, and what to do.
+        what: String,
+    },
     /// The log cannot be opened. Nothing in it was changed.
     #[error(transparent)]
     Log(#[from] LogError),
@@ -180,6 +189,16 @@ pub fn begin<E: Ends>(
     if before.is_some() && is_empty {
         let dir = dir.path().to_path_buf();
         return Err(LocateError::Nothing { dir }.into());
+    }
+    if let Some(adopted) = &recovered.adopted {
+        let owner = fs::metadata(adopted)
+            .map_err(|source| LocateError::Inspect {
+                path: adopted.clone(),
+                source,
+            })?
+            .uid();
+        let (access, _) = Access::resolve(&config.access.users, &config.access.groups);
+        may_count(adopted, owner, &access).map_err(|what| StartError::Owner { what })?;
     }
     tell(&recovered, &dir, is_empty);
     let cluster = recovered.cluster.clone();

@@ -26,9 +26,9 @@ mod files;
 mod looks;
 mod requests;
 
-use std::collections::VecDeque;
-use std::sync::Arc;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use sherwood_shared::transaction::Answer;
@@ -116,7 +116,11 @@ pub struct Service<E: Ends> {
     files: Files,
     next_beat: Instant,
     troubles: Troubles,
+    health: Health,
 }
+
+/// What is not as it should be, for `status`: by what it concerns.
+type Health = Arc<Mutex<BTreeMap<&'static str, String>>>;
 
 #[derive(Default)]
 struct Troubles {
@@ -130,6 +134,25 @@ struct Troubles {
     metadata: Trouble,
     watch: Trouble,
     socket: Trouble,
+}
+
+impl Troubles {
+    fn current(&self) -> BTreeMap<&'static str, String> {
+        let all = [
+            ("state", &self.state),
+            ("merge", &self.merge),
+            ("snapshot", &self.beat),
+            ("checkpoint", &self.checkpoint),
+            ("state_file", &self.public),
+            ("log", &self.log),
+            ("metadata", &self.metadata),
+            ("watch", &self.watch),
+            ("socket", &self.socket),
+        ];
+        let told =
+            |(what, trouble): (&'static str, &Trouble)| Some((what, trouble.current()?.to_owned()));
+        all.into_iter().filter_map(told).collect()
+    }
 }
 
 impl<E: Ends> Service<E> {
@@ -189,11 +212,12 @@ impl<E: Ends> Service<E> {
             files,
             next_beat: now + BEAT_INTERVAL,
             troubles: Troubles::default(),
+            health: Health::default(),
         };
         service.start_watch();
         service.open_socket()?;
         service.engine.publisher().announce(replayed);
-        systemd::notify("READY=1");
+        systemd::notify("READY=1\nSTATUS=serving");
         Ok(service)
     }
 
@@ -242,11 +266,32 @@ impl<E: Ends> Service<E> {
     fn on_time(&mut self, now: Instant) -> Result<(), StartError> {
         self.tend_looks(now)?;
         self.tend_files(now);
+        self.tell_health();
         if now >= self.next_beat {
             self.next_beat = now + BEAT_INTERVAL;
             self.beat()?;
         }
         Ok(())
+    }
+
+    /// What `status` and the service manager say of us.
+    fn tell_health(&self) {
+        let now = self.troubles.current();
+        let mut told = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        if *told != now {
+            let first = now.iter().next();
+            let word = first.map_or_else(
+                || "STATUS=serving".to_owned(),
+                |(what, why)| {
+                    format!(
+                        "STATUS=serving, with trouble: {what}: {}",
+                        why.replace('\n', " ")
+                    )
+                },
+            );
+            systemd::notify(&word);
+            *told = now;
+        }
     }
 
     /// No new requests; those that wait are answered; the state file becomes current; all durable already.

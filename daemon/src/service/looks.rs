@@ -40,7 +40,7 @@ pub(super) struct Looks {
     next_poll: Instant,
     /// When to read again what could not be merged.
     next_retry: Option<Instant>,
-    /// D4: what was merged last, until the scribe has made it the base.
+    /// FO4: what was merged last, until the scribe has made it the base.
     merged: Option<Bytes>,
     /// So often is the scribe asked for that now.
     bases_asked: u32,
@@ -147,7 +147,7 @@ impl Looks {
         self.base_due = None;
     }
 
-    /// The scribe has made a foreign file the base, or could not. Until it can, the base is in memory (D4).
+    /// The scribe has made a foreign file the base, or could not. Until it can, the base is in memory (FO4).
     pub(super) fn base_came(&mut self, is_there: bool, now: Instant) {
         self.bases_asked = self.bases_asked.saturating_sub(1);
         if self.bases_asked > 0 || self.merged.is_none() {

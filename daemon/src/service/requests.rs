@@ -18,6 +18,7 @@ use crate::flight::{self, Announced};
 use crate::log::chain;
 use crate::log_keeper::{self, Chore, Kept};
 use crate::served::ServedEngine;
+use crate::systemd;
 
 /// Requests of one group. More are committed in the next: a group's answers all wait for its end.
 const MOST_IN_GROUP: usize = 512;
@@ -45,6 +46,16 @@ impl<E: Ends> Service<E> {
         let committed = self.engine.commit(group);
         if let Some(error) = self.engine.publisher().take_lost() {
             return Err(error.into());
+        }
+        if let Err(fatal) = &committed {
+            // Not tried again: only a start reads what the log really holds.
+            let why = chain(fatal);
+            let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+            health.insert("log", why.clone());
+            systemd::notify(&format!(
+                "STATUS=the log failed, stopping: {}\nERRNO=5",
+                why.replace('\n', " ")
+            ));
         }
         let Some(committed) = committed? else {
             return Ok(());
@@ -135,6 +146,7 @@ impl<E: Ends> Service<E> {
         let announced = self.announced.subscribe();
         let cluster = served.cluster().to_string();
         let began = Instant::now();
+        let health = Arc::clone(&self.health);
         let options = flight::Options {
             socket,
             snapshot,
@@ -155,6 +167,7 @@ impl<E: Ends> Service<E> {
                     "generation": now.generation,
                     "log_sequence": now.sequence,
                     "serving_for_s": began.elapsed().as_secs(),
+                    "trouble": *health.lock().unwrap_or_else(PoisonError::into_inner),
                 })
             }),
             changes: Some(Arc::new(LogChanges(log))),
