@@ -245,6 +245,8 @@ pub fn settle(
     });
     is_settled(checkpoints, None);
     settled
+}
+
 /// FO1.
 ///
 /// # Errors
