@@ -6,26 +6,30 @@
 //! - **FO1** Only a file whose owner may write counts.
 //! - **FO2** A checkpoint of ours that is not the newest is not a change: somebody put an old file back. Merging it would take back
 //!   what was acknowledged since, so it is refused, and `sherwood recover` goes back for those who mean to.
-//! - **FO3** What it was made from is not known for sure: while it was being written we may have replaced what it read. So it is
-//!   compared with the base and with the older private checkpoint too, and the one that it differs from least counts.
+//! - **FO3** What it was made from is one of the states that stood at the public name in the last minutes: we may have replaced
+//!   what it read while it was being written. If the file kept our keys they say which; else the one with the same
+//!   `updated_at` of the cluster; else the one that it differs from least.
 //! - **FO4** What was merged last is the base from the moment at which its changes are logged, also while the base's file cannot be
 //!   written: then it is kept in memory. A daemon that dies between the two finds the file that it was merging beside the base,
 //!   and takes it for the base if its changes are in the state ([`settle`]). Without that, the next change of the same
 //!   column would look as if we had changed it too, and ours would stay.
+//!
+//! Not promised: FO3 for a program that takes more than ten minutes from reading to writing and keeps neither. Its old values may
+//! come back.
 
-use std::fmt;
 use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use sherwood_client::Snapshot;
-use sherwood_client::import::{self, ImportError};
+use sherwood_client::import;
 use sherwood_client::locate::ClusterId;
 use sherwood_shared::state::State;
-use sherwood_store::checkpoint::{Checkpoints, Public, is_checkpoint, read_position};
+use sherwood_store::checkpoint::{
+    CheckpointError, Checkpoints, Position, Public, is_checkpoint, read_position,
+};
 use sherwood_store::merge::{Diff, Theirs, diff, resolve};
 use tracing::debug;
 
@@ -93,32 +97,7 @@ impl Comparer {
                 position.sequence
             ));
         }
-        let mut best: Option<Diff> = None;
-        for candidate in self.candidates(loaded)? {
-            let base = match candidate.read(&self.cluster) {
-                Ok(base) => base,
-                Err(error) => {
-                    debug!(base = ?candidate, error = chain(&error), "not a base");
-                    continue;
-                }
-            };
-            let found = diff(&base, &loaded.theirs).map_err(|error| chain(&error))?;
-            if best
-                .as_ref()
-                .is_none_or(|best| weight(&found) < weight(best))
-            {
-                best = Some(found);
-            }
-            if best.as_ref().is_some_and(Diff::is_empty) {
-                break;
-            }
-        }
-        let changes = match best {
-            Some(changes) => changes,
-            // Nothing tells what it was made from: then only what is new in it counts.
-            None => diff(&State::empty(self.cluster.as_str()), &loaded.theirs)
-                .map_err(|error| chain(&error))?,
-        };
+        let changes = self.changes(path, loaded)?;
         Ok(match changes.is_empty() {
             true => Comparison::Known,
             false => {
@@ -141,60 +120,53 @@ impl Comparer {
         fs::rename(&aside, &path)
     }
 
-    /// FO3. The one that the file itself names, if its writer kept our keys and we still have it; else the base, and the older
-    /// private checkpoint.
-    fn candidates(&self, loaded: &Loaded) -> Result<Vec<Base>, String> {
-        let listed = self.checkpoints.list().map_err(|error| chain(&error))?;
-        if let Some(position) = read_position(&loaded.bytes)
-            && let Some(named) = listed.iter().find(|one| one.sequence == position.sequence)
-        {
-            return Ok(vec![Base::File(named.path.clone())]);
+    /// FO3.
+    fn changes(&self, path: &Path, loaded: &Loaded) -> Result<Diff, String> {
+        let diff = |base: &State| diff(base, &loaded.theirs).map_err(|error| chain(&error));
+        let load = |base: &Path| import::read_parquet(base, Some(self.cluster.as_str()));
+        let failed = |error: CheckpointError| chain(&error);
+        if let Some(Position { sequence, .. }) = read_position(&loaded.bytes) {
+            let base = self.checkpoints.base_at(sequence).map_err(failed)?;
+            let base = base.ok_or_else(|| {
+                format!(
+                    "{path:?} was made from the state at position {sequence} of the log, which is too long ago: what was changed since cannot be told from what it is to change. Read the state again, and repeat the change"
+                )
+            })?;
+            return diff(&load(&base).map_err(|error| chain(&error))?);
         }
-        if let Some(merged) = &self.merged {
-            return Ok(vec![Base::Merged(merged.clone())]);
-        }
-        let base = self.checkpoints.base();
-        let inode = |path: &Path| {
-            let found = fs::metadata(path).ok()?;
-            Some((found.dev(), found.ino()))
-        };
-        let of_base = inode(&base);
-        let mut candidates = vec![Base::File(base)];
-        // Only where the base is a checkpoint was there an older one to be read.
-        if let Some(at) = listed.iter().position(|one| inode(&one.path) == of_base) {
-            let older = listed.into_iter().skip(at + 1);
-            candidates.extend(older.map(|one| Base::File(one.path)));
-        }
-        Ok(candidates)
-    }
-}
-
-/// What a foreign file may have been made from.
-enum Base {
-    /// A file of ours.
-    File(PathBuf),
-    /// What was merged last (FO4).
-    Merged(Bytes),
-}
-
-impl Base {
-    fn read(&self, cluster: &ClusterId) -> Result<State, ImportError> {
-        let cluster = Some(cluster.as_str());
-        match self {
-            Self::File(path) => import::read_parquet(path, cluster),
-            Self::Merged(bytes) => {
-                let path = Path::new("the file that was merged last");
-                import::read_parquet_columns(bytes.clone(), path, cluster).map(|(state, _)| state)
+        let mut best: Option<Diff> = None;
+        let merged = self.merged.iter().map(|bytes| {
+            let name = Path::new("the file that was merged last");
+            import::read_parquet_bytes(bytes.clone(), name, Some(self.cluster.as_str()))
+        });
+        let bases = self.checkpoints.bases().map_err(failed)?;
+        for base in merged.chain(bases.iter().map(|base| load(base))) {
+            let base = match base {
+                Ok(base) => base,
+                Err(error) => {
+                    debug!(error = chain(&error), "not a base");
+                    continue;
+                }
+            };
+            let found = diff(&base)?;
+            // The engine's clock stands in each checkpoint, and a program that leaves it alone tells what it read.
+            let theirs = loaded.theirs.state.updated_at_millis();
+            let is_it =
+                found.is_empty() || (theirs.is_some() && theirs == base.updated_at_millis());
+            if is_it {
+                return Ok(found);
+            }
+            if best
+                .as_ref()
+                .is_none_or(|best| weight(&found) < weight(best))
+            {
+                best = Some(found);
             }
         }
-    }
-}
-
-impl fmt::Debug for Base {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::File(path) => path.fmt(f),
-            Self::Merged(_) => f.write_str("the file that was merged last"),
+        match best {
+            Some(changes) => Ok(changes),
+            // Nothing tells what it was made from: then only what is new in it counts.
+            None => diff(&State::empty(self.cluster.as_str())),
         }
     }
 }

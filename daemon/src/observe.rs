@@ -111,6 +111,15 @@ impl Tried {
         }
     }
 
+    /// The same file, refused after all.
+    #[must_use]
+    pub fn refused(self, what: String) -> Self {
+        Self {
+            refusal: Some(what),
+            ..self
+        }
+    }
+
     /// The file.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -320,7 +329,7 @@ mod tests {
 
     use std::sync::Arc;
 
-    use sherwood_client::Snapshot;
+    use sherwood_client::{ReadError, Snapshot};
     use sherwood_shared::state::State;
     use sherwood_store::Effects;
     use sherwood_store::checkpoint::Checkpoints;
@@ -363,7 +372,7 @@ mod tests {
         fn beat(&mut self) -> Result<bool, PublishError> {
             match *self {}
         }
-        fn snapshot(&mut self) -> Snapshot {
+        fn snapshot(&mut self) -> Result<Snapshot, ReadError> {
             match *self {}
         }
         fn generation(&self) -> u64 {

@@ -11,18 +11,22 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use bytes::Bytes;
+use nix::fcntl::OFlag;
 use sherwood_client::Snapshot;
+use sherwood_client::locate::StateDir;
 use sherwood_shared::in_use::is_open_for_writing;
 use sherwood_store::checkpoint::{
-    CheckpointError, Checkpoints, Free, Pace, Position, Rejected, Share,
+    CheckpointError, Checkpoints, Halt, Pace, Position, Rejected, Share, Step,
 };
 
 use crate::cadence::{COURTESY, SHARE};
@@ -113,12 +117,13 @@ impl Scribe {
     pub fn start(
         checkpoints: Arc<Checkpoints>,
         keeper: MetadataKeeper,
+        dir: StateDir,
         report: impl Fn(Report) + Send + 'static,
     ) -> io::Result<Self> {
         let (jobs, inbox) = mpsc::channel();
         let stop = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&stop);
-        let work = move || work(&checkpoints, keeper, &inbox, &told, report);
+        let work = move || work(&checkpoints, keeper, &dir, &inbox, &told, report);
         let thread = thread::Builder::new()
             .name("scribe".to_owned())
             .spawn(work)?;
@@ -157,13 +162,16 @@ impl Drop for Scribe {
 fn work(
     checkpoints: &Checkpoints,
     mut keeper: MetadataKeeper,
+    dir: &StateDir,
     inbox: &Receiver<Job>,
     stop: &AtomicBool,
     report: impl Fn(Report),
 ) {
     for job in inbox {
-        let mut pace = Share::new(SHARE - 1, stop);
-        report(match job {
+        let kind = job.kind();
+        let mut pace = Here::new(Share::new(SHARE - 1, stop), dir);
+        // An encoder's mistake is a checkpoint that failed, and not the end of all checkpoints.
+        let done = catch_unwind(AssertUnwindSafe(|| match job {
             Job::Checkpoint { snapshot, position } => {
                 checkpoint(checkpoints, &snapshot, position, &mut pace)
             }
@@ -176,11 +184,86 @@ fn work(
                     .inspect(|()| is_settled(checkpoints, Some(&bytes))),
             ),
             Job::Metadata(facts) => Report::Metadata(keeper.tend(&facts, Instant::now())),
-        });
+        }));
+        report(done.unwrap_or_else(|_| kind.failed(checkpoints.public_path())));
         if stop.load(Ordering::Relaxed) {
             return;
         }
     }
+}
+
+/// What a job was, once it is gone.
+#[derive(Clone, Copy)]
+enum Kind {
+    Checkpoint,
+    Publish,
+    Base,
+    Metadata,
+}
+
+impl Job {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Checkpoint { .. } => Kind::Checkpoint,
+            Self::Publish { .. } => Kind::Publish,
+            Self::Base(_) => Kind::Base,
+            Self::Metadata(_) => Kind::Metadata,
+        }
+    }
+}
+
+impl Kind {
+    /// The report of a job that panicked.
+    fn failed(self, path: &Path) -> Report {
+        let error = CheckpointError::Io {
+            action: "write",
+            path: path.to_owned(),
+            source: io::Error::other("a mistake in this program, whose message is on stderr"),
+        };
+        match self {
+            Self::Checkpoint => Report::CheckpointFailed(error),
+            Self::Publish => Report::PublishFailed {
+                checkpoint: PathBuf::new(),
+                error,
+            },
+            Self::Base => Report::Base(Err(error)),
+            Self::Metadata => Report::Metadata(Ok(None)),
+        }
+    }
+}
+
+/// A pace that takes no step in a directory that took the place of ours.
+struct Here<'a, P> {
+    pace: P,
+    dir: &'a StateDir,
+}
+
+impl<'a, P> Here<'a, P> {
+    fn new(pace: P, dir: &'a StateDir) -> Self {
+        Self { pace, dir }
+    }
+}
+
+impl<P: Pace> Pace for Here<'_, P> {
+    fn before(&mut self, step: Step) -> Result<(), Halt> {
+        self.pace.before(step)?;
+        let changes_names = matches!(
+            step,
+            Step::Create | Step::Name | Step::Publish | Step::Base | Step::Remove
+        );
+        if changes_names && !is_here(self.dir) {
+            return Err(Halt::Fail(io::Error::other(
+                "another directory stands at its path",
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// Does the directory's path still lead to it?
+#[must_use]
+pub fn is_here(dir: &StateDir) -> bool {
+    StateDir::open(dir.path()).is_ok_and(|here| here.identity() == dir.identity())
 }
 
 /// SC1.
@@ -193,7 +276,7 @@ pub fn checkpoint(
     let written = checkpoints.write(snapshot, position, pace);
     let kept = written.and_then(|written| {
         // Old ones that cannot be removed are tried again after the next.
-        checkpoints.prune(&mut Free)?;
+        checkpoints.prune(pace)?;
         Ok((written, checkpoints.oldest_kept()?))
     });
     match kept {
@@ -240,22 +323,39 @@ fn replaced(
     if !known.may_be_replaced(public).map_err(unseen)? {
         return Ok(None);
     }
-    let (found, displaced) = checkpoints.exchange(checkpoint, pace)?;
-    let id = FileId::from(&found);
-    let Some(displaced) = displaced else {
-        return Ok(Some((id, None)));
+    let exchanged = checkpoints.exchange(checkpoint, pace)?;
+    let id = FileId::from(&exchanged.found);
+    let aside = match exchanged.displaced {
+        Some(displaced) => put_aside(checkpoints, &displaced, known)?,
+        None => None,
     };
-    let out = FileId::of(&displaced).map_err(unseen)?;
-    let is_known = known.id().is_some_and(|known| known.is_renamed(out));
-    if !is_known || is_being_written(&displaced).map_err(unseen)? {
+    exchanged.rest?;
+    Ok(Some((id, aside)))
+}
+
+/// SC2: what came out of the exchange goes if the loop knew it and had no quarrel with it.
+fn put_aside(
+    checkpoints: &Checkpoints,
+    displaced: &Path,
+    known: &Known,
+) -> Result<Option<Rejected>, CheckpointError> {
+    let out = FileId::of(displaced).ok();
+    let is_known = known
+        .id()
+        .is_some_and(|known| out.is_some_and(|out| known.is_renamed(out)));
+    if !is_known || is_being_written(displaced).unwrap_or(true) {
         let why = "it was replaced or written at the very moment at which our checkpoint took its place; it is read here";
-        return Ok(Some((id, Some(checkpoints.reject(&displaced, why)?))));
+        return checkpoints.reject(displaced, why).map(Some);
     }
-    if let Known::Refused(_, reason) = known {
-        return Ok(Some((id, Some(checkpoints.reject(&displaced, reason)?))));
+    if let Known::Refused(_, _, reason) = known {
+        return checkpoints.reject(displaced, reason).map(Some);
     }
-    fs::remove_file(&displaced).map_err(unseen)?;
-    Ok(Some((id, None)))
+    fs::remove_file(displaced).map_err(|source| CheckpointError::Io {
+        action: "remove",
+        path: displaced.to_owned(),
+        source,
+    })?;
+    Ok(None)
 }
 
 /// What the loop knows to stand at the public name.
@@ -265,17 +365,19 @@ pub enum Known {
     Nothing,
     /// A checkpoint of ours.
     Ours(FileId),
-    /// Another's file, whose changes we have.
-    Merged(FileId),
-    /// Another's file that was refused, and why.
-    Refused(FileId, String),
+    /// Another's file, whose changes we have, and since when we know it.
+    Merged(FileId, Instant),
+    /// Another's file that was refused, since when we know it, and why.
+    Refused(FileId, Instant, String),
 }
 
 impl Known {
-    fn id(&self) -> Option<FileId> {
+    /// The file.
+    #[must_use]
+    pub fn id(&self) -> Option<FileId> {
         match self {
             Self::Nothing => None,
-            Self::Ours(id) | Self::Merged(id) | Self::Refused(id, _) => Some(*id),
+            Self::Ours(id) | Self::Merged(id, _) | Self::Refused(id, ..) => Some(*id),
         }
     }
 
@@ -289,12 +391,23 @@ impl Known {
         if self.id() != Some(FileId::from(&found)) || is_being_written(path)? {
             return Ok(false);
         }
-        // A time ahead of ours is as good as now.
-        let age = SystemTime::now().duration_since(found.modified()?);
-        Ok(matches!(self, Self::Ours(_)) || age.is_ok_and(|age| age >= COURTESY))
+        Ok(match self {
+            Self::Nothing => false,
+            Self::Ours(_) => true,
+            Self::Merged(_, since) | Self::Refused(_, since, _) => since.elapsed() >= COURTESY,
+        })
     }
 }
 
 fn is_being_written(path: &Path) -> io::Result<bool> {
-    Ok(is_open_for_writing(&File::open(path)?)? == Some(true))
+    match File::options()
+        .read(true)
+        .custom_flags(OFlag::O_NONBLOCK.bits())
+        .open(path)
+    {
+        Ok(file) => Ok(is_open_for_writing(&file)? == Some(true)),
+        // What we may not read, the kernel does not tell us of.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(false),
+        Err(error) => Err(error),
+    }
 }

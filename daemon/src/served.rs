@@ -5,7 +5,7 @@
 //! that is durable (G1); the log, open for new entries; and only then the snapshot file (W8). Whatever fails on the way,
 //! the last snapshot file has not been touched.
 //!
-//! - **V4** Whatever may put a file at the snapshot's name (a publish, a beat, a start) first looks
+//! - **V4** Whatever may put a file at the snapshot's name (a publish, a beat, a start) or an entry into the log first looks
 //!   whether both locks are still the files at their names. A run directory that was wiped may
 //!   hold the lock and the file of another daemon by now, and a living daemon's file must
 //!   neither lose its name nor be marked.
@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use sherwood_client::locate::{ClusterId, LocateError, StateDir};
-use sherwood_client::{Reader, Snapshot};
+use sherwood_client::{ReadError, Reader, Snapshot};
 use sherwood_shared::schema::{SCHEMA_VERSION, TableId};
 use sherwood_store::checkpoint::{CheckpointError, Checkpoints, Free, Position};
 use sherwood_store::lock::{Holder, Lock, LockError, STATE_LOCK};
@@ -31,7 +31,7 @@ use tracing::{debug, info, warn};
 
 use crate::config::Config;
 use crate::ends::{Ends, Publish};
-use crate::engine::{Engine, Stage, wall_clock};
+use crate::engine::{Engine, Stage, StageError, is_of_effects, wall_clock};
 use crate::flight::Access;
 use crate::foreign::{self, may_count};
 use crate::generation::{GenerationError, Generations, Seen};
@@ -39,6 +39,7 @@ use crate::log::chain;
 use crate::metadata::Facts;
 use crate::publish::{Options, PublishError};
 use crate::run_dir::{self, RunDirError};
+use crate::scribe::is_here;
 
 /// The engine of a served cluster.
 pub type ServedEngine<P> = Engine<Served<P>, Log, Outcomes>;
@@ -65,6 +66,9 @@ pub enum StartError {
     /// The log cannot be opened. Nothing in it was changed.
     #[error(transparent)]
     Log(#[from] LogError),
+    /// The snapshot that was just made cannot be read.
+    #[error("the snapshot cannot be read")]
+    Read(#[from] ReadError),
     /// The first checkpoint cannot be written, without which no change may be logged.
     #[error("the first checkpoint is not written")]
     Checkpoint(#[from] CheckpointError),
@@ -104,6 +108,14 @@ pub enum ServeError {
     /// No generation to publish with.
     #[error(transparent)]
     Generation(#[from] GenerationError),
+    /// The state directory is gone, or another stands at its path: what is written now would be in the wrong place.
+    #[error(
+        "the state directory {path:?} was moved or replaced: put it back, or wait until the new one is served"
+    )]
+    Elsewhere {
+        /// The path.
+        path: PathBuf,
+    },
     /// V4: another daemon has taken our place.
     #[error("another daemon serves this cluster by now, and this one stops")]
     Lost,
@@ -138,8 +150,11 @@ pub struct Served<P> {
     run_lock: Arc<Lock>,
     generations: Generations,
     publisher: P,
+    /// Of the last snapshot that could be read: nodes, tasks, content.
+    rows: [usize; 3],
     /// Another daemon has taken our place (V4).
     lost: Option<LockError>,
+    is_lost: bool,
     /// The state file that readers of files find; `None`: there is none yet.
     pub parquet_path: Option<PathBuf>,
 }
@@ -256,7 +271,9 @@ pub fn begin<E: Ends>(
         run_lock,
         generations,
         publisher,
+        rows: [0; 3],
         lost: None,
+        is_lost: false,
         parquet_path: recovered
             .adopted
             .clone()
@@ -268,7 +285,7 @@ pub fn begin<E: Ends>(
     };
     let checkpoint = match recovered.checkpoint {
         Some(checkpoint) => {
-            let snapshot = served.publisher.snapshot();
+            let snapshot = served.publisher.snapshot()?;
             if let Err(why) = foreign::settle(&checkpoints, &served.cluster, &snapshot) {
                 warn!(
                     reason = why,
@@ -279,7 +296,7 @@ pub fn begin<E: Ends>(
         }
         // Before the first entry is logged (C6).
         None => {
-            let snapshot = served.publisher.snapshot();
+            let snapshot = served.publisher.snapshot()?;
             let written = checkpoints.write(&snapshot, position, &mut Free)?;
             // What another program left is the first base: as we read it, since it may have been replaced meanwhile.
             checkpoints.base_on(&written.path)?;
@@ -356,8 +373,10 @@ impl<P: Publish> Served<P> {
 
     /// What the metadata should say now.
     pub fn facts(&mut self) -> Facts {
-        let snapshot = self.publisher.snapshot();
-        let rows = |id| usize::try_from(snapshot.table(id).len()).unwrap_or(usize::MAX);
+        if let Ok(snapshot) = self.publisher.snapshot() {
+            let rows = |id| usize::try_from(snapshot.table(id).len()).unwrap_or(usize::MAX);
+            self.rows = TableId::ALL.map(rows);
+        }
         Facts {
             cluster_id: self.cluster.to_string(),
             state_path: self.dir.path().to_path_buf(),
@@ -366,7 +385,7 @@ impl<P: Publish> Served<P> {
             generation: self.publisher.generation(),
             history: self.generations.history_hex().to_owned(),
             schema_version: SCHEMA_VERSION,
-            rows: TableId::ALL.map(rows),
+            rows: self.rows,
             daemon_pid: std::process::id(),
         }
     }
@@ -423,20 +442,40 @@ impl<P: Publish> Served<P> {
 
 impl<P: Publish> Stage for Served<P> {
     type Staged = P::Staged;
-    type Error = ServeError;
 
-    fn stage(&mut self, effects: &Effects) -> Result<Option<P::Staged>, ServeError> {
-        match self.keep_locks() {
-            Err(ServeError::Lock(error @ LockError::Held { .. })) => {
-                self.lost = Some(error);
-                return Err(ServeError::Lost);
+    fn stage(&mut self, effects: &Effects) -> Result<Option<P::Staged>, StageError> {
+        self.may_log()?;
+        self.generations
+            .ensure(self.publisher.generation())
+            .map_err(|error| StageError::Passing(ServeError::from(error).into()))?;
+        self.publisher.stage(effects).map_err(|source| {
+            let is_of_effects = is_of_effects(&source);
+            let told = ServeError::Publish { source }.into();
+            match is_of_effects {
+                true => StageError::Effects(told),
+                false => StageError::Passing(told),
             }
-            kept => kept?,
+        })
+    }
+
+    /// V4, once and for all: who has our place may have logged by now, even if it ends again.
+    fn may_log(&mut self) -> Result<(), StageError> {
+        if self.is_lost {
+            return Err(StageError::Lost(ServeError::Lost.into()));
         }
-        self.generations.ensure(self.publisher.generation())?;
-        self.publisher
-            .stage(effects)
-            .map_err(|source| ServeError::Publish { source })
+        if !is_here(&self.dir) {
+            let path = self.dir.path().to_path_buf();
+            return Err(StageError::Passing(ServeError::Elsewhere { path }.into()));
+        }
+        match self.keep_locks() {
+            Ok(()) => Ok(()),
+            Err(ServeError::Lock(error @ LockError::Held { .. })) => {
+                self.is_lost = true;
+                self.lost = Some(error);
+                Err(StageError::Lost(ServeError::Lost.into()))
+            }
+            Err(error) => Err(StageError::Passing(error.into())),
+        }
     }
 
     fn staged_generation(&self, staged: &P::Staged) -> u64 {
@@ -459,7 +498,7 @@ impl<P: Publish> Stage for Served<P> {
         self.publisher.abandon(staged);
     }
 
-    fn snapshot(&mut self) -> Snapshot {
+    fn snapshot(&mut self) -> Result<Snapshot, ReadError> {
         self.publisher.snapshot()
     }
 

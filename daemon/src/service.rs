@@ -78,10 +78,10 @@ pub enum Event {
     Hint(Hint),
     /// From the looker.
     Sight(Sight),
-    /// From the scribe.
-    Report(Report),
-    /// From the log's keeper.
-    Kept(Kept),
+    /// From the scribe of that [epoch](Service).
+    Report(u64, Report),
+    /// From the log's keeper of that epoch.
+    Kept(u64, Kept),
 }
 
 /// What the daemon can be told.
@@ -102,6 +102,10 @@ pub struct Service<E: Ends> {
     events: Sender<Event>,
     /// Events that came while a group was collected.
     later: VecDeque<Event>,
+    /// Counts the directories that were served.
+    epoch: u64,
+    /// Requests for which a commit had no time.
+    waiting: VecDeque<Submission>,
     engine: ServedEngine<E::Publisher>,
     checkpoints: Arc<Checkpoints>,
     access: Arc<Access>,
@@ -189,9 +193,10 @@ impl<E: Ends> Service<E> {
             checkpoint,
             public_is_stale,
             replayed > 0,
+            0,
         )?;
         let looks = Looks::begin(&ends, &events, now)?;
-        let log_keeper = requests::start_log_keeper(&mut engine, &events)?;
+        let log_keeper = requests::start_log_keeper(&mut engine, &events, 0)?;
         let mut service = Self {
             flight: None,
             announced,
@@ -203,6 +208,8 @@ impl<E: Ends> Service<E> {
             level,
             events,
             later: VecDeque::new(),
+            epoch: 0,
+            waiting: VecDeque::new(),
             engine,
             checkpoints,
             access,
@@ -224,7 +231,7 @@ impl<E: Ends> Service<E> {
     /// Serves until told to stop (`Ok`), until another daemon has taken over, or until the log fails.
     pub fn run(&mut self, events: &Receiver<Event>) -> Result<(), StartError> {
         loop {
-            let event = match self.later.pop_front() {
+            let event = match self.next_event() {
                 Some(event) => event,
                 None => {
                     let wait = self.deadline().saturating_duration_since(Instant::now());
@@ -246,14 +253,23 @@ impl<E: Ends> Service<E> {
                 Event::Ask { id, reply } => reply(self.outcome_of(&id)),
                 Event::Hint(hint) => self.on_hint(hint),
                 Event::Sight(sight) => self.on_sight(sight)?,
-                Event::Report(report) => self.on_report(report),
-                Event::Kept(kept) => self.on_kept(kept),
+                // What those say who worked for another directory is no concern of this one.
+                Event::Report(epoch, report) if epoch == self.epoch => self.on_report(report),
+                Event::Kept(epoch, kept) if epoch == self.epoch => self.on_kept(kept),
+                Event::Report(..) | Event::Kept(..) => {}
             }
             let now = Instant::now();
             if now >= self.deadline() {
                 self.on_time(now)?;
             }
         }
+    }
+
+    /// What was taken from the channel already: other events first, then requests for which a commit had no time (V5).
+    fn next_event(&mut self) -> Option<Event> {
+        let waiting = &mut self.waiting;
+        let next = self.later.pop_front();
+        next.or_else(|| waiting.pop_front().map(Event::Submit))
     }
 
     fn deadline(&self) -> Instant {
@@ -266,6 +282,7 @@ impl<E: Ends> Service<E> {
     fn on_time(&mut self, now: Instant) -> Result<(), StartError> {
         self.tend_looks(now)?;
         self.tend_files(now);
+        self.announce();
         self.tell_health();
         if now >= self.next_beat {
             self.next_beat = now + BEAT_INTERVAL;
@@ -316,7 +333,7 @@ impl<E: Ends> Service<E> {
         let stopping = std::thread::spawn(move || flight.stop(DRAIN));
         let mut result = Ok(());
         while result.is_ok() && !stopping.is_finished() {
-            let event = match self.later.pop_front() {
+            let event = match self.next_event() {
                 Some(event) => event,
                 None => match events.recv_timeout(Duration::from_millis(5)) {
                     Ok(event) => event,
@@ -326,7 +343,7 @@ impl<E: Ends> Service<E> {
             match event {
                 Event::Submit(first) => result = self.on_requests(first, events),
                 Event::Ask { id, reply } => reply(self.outcome_of(&id)),
-                Event::Report(report) => self.on_report(report),
+                Event::Report(epoch, report) if epoch == self.epoch => self.on_report(report),
                 _ => {}
             }
         }
@@ -402,9 +419,10 @@ impl<E: Ends> Service<E> {
             "the state directory was replaced by another; that one is served now"
         );
         let replayed = begun.replayed > 0;
+        self.epoch += 1;
         self.engine = begun.engine;
         self.checkpoints = begun.checkpoints;
-        self.log_keeper = requests::start_log_keeper(&mut self.engine, &self.events)?;
+        self.log_keeper = requests::start_log_keeper(&mut self.engine, &self.events, self.epoch)?;
         self.is_segment_asked = true;
         self.files = Files::begin(
             &mut self.engine,
@@ -413,6 +431,7 @@ impl<E: Ends> Service<E> {
             begun.checkpoint,
             begun.public_is_stale,
             replayed,
+            self.epoch,
         )?;
         self.looks.begin_anew();
         self.watch = None;

@@ -14,7 +14,7 @@ use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use serde_json::Value;
 use sherwood_client::import;
 use sherwood_client::locate::METADATA_FILE;
-use sherwood_client::{Reader, Snapshot};
+use sherwood_client::{ReadError, Reader, Snapshot};
 use sherwood_daemon::config::{Args, Config, LogFormat, Sources};
 use sherwood_daemon::ends::{BoxError, Ends, Publish, Real};
 use sherwood_daemon::engine::{Request, Submission};
@@ -112,8 +112,8 @@ impl Publish for NotingPublisher {
         *self.ends.beats.lock().unwrap() += 1;
         self.inner.beat()
     }
-    fn snapshot(&mut self) -> Snapshot {
-        self.inner.snapshot().clone()
+    fn snapshot(&mut self) -> Result<Snapshot, ReadError> {
+        self.inner.published()
     }
     fn generation(&self) -> u64 {
         self.inner.generation() + self.ends.taken.load(Ordering::SeqCst)
