@@ -426,6 +426,7 @@ mod tests {
                 checkpoints: Arc::new(Checkpoints::open(&dir, &cluster).unwrap()),
                 access: Arc::new(Access::resolve(&[], &[]).0),
                 cluster: cluster.clone(),
+                merged: None,
             },
             dir,
             cluster,

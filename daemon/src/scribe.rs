@@ -30,6 +30,7 @@ use sherwood_store::checkpoint::{
 };
 
 use crate::cadence::{COURTESY, SHARE};
+use crate::foreign::is_settled;
 use crate::metadata::{Facts, MetadataError, MetadataKeeper};
 use crate::observe::FileId;
 
@@ -177,7 +178,11 @@ fn work(
             Job::Publish { checkpoint, known } => {
                 publish(checkpoints, checkpoint, &known, &mut pace)
             }
-            Job::Base(bytes) => Report::Base(checkpoints.set_base(&bytes)),
+            Job::Base(bytes) => Report::Base(
+                checkpoints
+                    .set_base(&bytes)
+                    .inspect(|()| is_settled(checkpoints, Some(&bytes))),
+            ),
             Job::Metadata(facts) => Report::Metadata(keeper.tend(&facts, Instant::now())),
         }));
         report(done.unwrap_or_else(|_| kind.failed(checkpoints.public_path())));

@@ -33,11 +33,11 @@ use crate::config::Config;
 use crate::ends::{Ends, Publish};
 use crate::engine::{Engine, Stage, StageError, is_of_effects, wall_clock};
 use crate::flight::Access;
-use crate::foreign::may_count;
+use crate::foreign::{self, may_count};
 use crate::generation::{GenerationError, Generations, Seen};
 use crate::log::chain;
 use crate::metadata::Facts;
-use crate::publish::{Options, PublishError, Published};
+use crate::publish::{Options, PublishError};
 use crate::run_dir::{self, RunDirError};
 use crate::scribe::is_here;
 
@@ -152,8 +152,6 @@ pub struct Served<P> {
     publisher: P,
     /// Of the last snapshot that could be read: nodes, tasks, content.
     rows: [usize; 3],
-    /// What the last commit wrote.
-    published: Option<Published>,
     /// Another daemon has taken our place (V4).
     lost: Option<LockError>,
     is_lost: bool,
@@ -274,7 +272,6 @@ pub fn begin<E: Ends>(
         generations,
         publisher,
         rows: [0; 3],
-        published: None,
         lost: None,
         is_lost: false,
         parquet_path: recovered
@@ -287,7 +284,16 @@ pub fn begin<E: Ends>(
         None => 0,
     };
     let checkpoint = match recovered.checkpoint {
-        Some(checkpoint) => checkpoint.path,
+        Some(checkpoint) => {
+            let snapshot = served.publisher.snapshot()?;
+            if let Err(why) = foreign::settle(&checkpoints, &served.cluster, &snapshot) {
+                warn!(
+                    reason = why,
+                    "what was being merged when the last daemon ended is not told from what is new: foreign changes since may be taken for old"
+                );
+            }
+            checkpoint.path
+        }
         // Before the first entry is logged (C6).
         None => {
             let snapshot = served.publisher.snapshot()?;
@@ -384,11 +390,6 @@ impl<P: Publish> Served<P> {
         }
     }
 
-    /// What the last commit wrote; once.
-    pub fn take_published(&mut self) -> Option<Published> {
-        self.published.take()
-    }
-
     /// V4: who has taken our place, if somebody did; then this daemon must stop.
     pub fn take_lost(&mut self) -> Option<LockError> {
         self.lost.take()
@@ -482,7 +483,15 @@ impl<P: Publish> Stage for Served<P> {
     }
 
     fn commit(&mut self, staged: P::Staged) {
-        self.published = Some(self.publisher.commit(staged));
+        let published = self.publisher.commit(staged);
+        debug!(
+            generation = published.generation,
+            chunks_written = published.chunks_written,
+            chunks_moved = published.chunks_moved,
+            chunks_shared = published.chunks_shared,
+            bytes_written = published.bytes_written,
+            "published"
+        );
     }
 
     fn abandon(&mut self, staged: P::Staged) {

@@ -131,6 +131,7 @@ struct Troubles {
     state: Trouble,
     merge: Trouble,
     beat: Trouble,
+    base: Trouble,
     checkpoint: Trouble,
     public: Trouble,
     log: Trouble,

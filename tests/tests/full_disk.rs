@@ -13,7 +13,7 @@ use sherwood_tests::needs::{self, SmallTmpfs};
 
 const REGIONS: [&str; 2] = ["--region-bytes", "65536"];
 const TOLD: &str =
-    "a new state cannot be published; the last snapshot stays, and publishing is tried again";
+    "a foreign state cannot be merged for now; nothing of it was applied, and it is tried again";
 
 fn flags(state: &Path, run: &Path) -> Vec<OsString> {
     let mut flags: Vec<OsString> = ["--state-dir".into(), state.into()].into();
@@ -78,7 +78,7 @@ fn a_state_that_outgrows_the_tmpfs_is_a_warning_and_the_last_snapshot_stays() {
     run.resize(128 << 20);
     await_turn(&mut handle, 3);
     assert_eq!(counts(handle.latest())[1], large as u64);
-    daemon.await_message("publishing works again");
+    daemon.await_message("foreign changes are merged again");
     // Every page that a reader could touch is there (F8): no hole, so no SIGBUS for it either.
     assert_eq!(
         handle
@@ -143,7 +143,8 @@ fn a_full_disk_under_the_state_is_a_warning_and_publishing_goes_on() {
     }
     const TOLD: &str = "the metadata is not up to date";
     let place = Place::new();
-    let disk = SmallTmpfs::mount(&place.root().join("disk"), 2 << 20);
+    // With room for the log's segments: what is made ready goes on when nothing more can be made.
+    let disk = SmallTmpfs::mount(&place.root().join("disk"), 64 << 20);
     let file = disk.path().join("state_c.parquet");
     fs::write(&file, parquet(&state_with_tasks("c", 100, 0))).unwrap();
     let mut daemon = Daemon::spawn(command(flags(disk.path(), &place.run_dir()))).ready();

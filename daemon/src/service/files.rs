@@ -243,15 +243,23 @@ impl<E: Ends> Service<E> {
                 }
             }
             Report::Base(result) => {
-                self.looks.base_is_there();
-                if let Err(error) = result {
-                    // The old base makes the next merge keep more of ours, and loses nothing.
-                    warn!(
-                        error = chain(&error),
-                        "a foreign file is not kept as the next base"
-                    );
+                self.looks.base_came(result.is_ok(), now);
+                match result {
+                    Ok(()) => {
+                        if self.troubles.base.is_over() {
+                            info!("foreign files are kept as the next base again");
+                        }
+                    }
+                    Err(error) => {
+                        let text = chain(&error);
+                        if self.troubles.base.is_new(&text) {
+                            warn!(
+                                error = text,
+                                "a foreign file is merged, but cannot be kept for comparison on disk; it is kept in memory, and tried again"
+                            );
+                        }
+                    }
                 }
-                self.looks.poll_at(now);
             }
             Report::Metadata(result) => {
                 self.files.is_writing_metadata = false;

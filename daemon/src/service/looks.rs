@@ -45,8 +45,12 @@ pub(super) struct Looks {
     failed_merges: u32,
     /// When to read again what could not be merged.
     next_retry: Option<Instant>,
-    /// The scribe makes a foreign file the base; until then a look would compare with the old one.
-    is_base_owed: bool,
+    /// FO4: what was merged last, until the scribe has made it the base.
+    merged: Option<Bytes>,
+    /// So often is the scribe asked for that now.
+    bases_asked: u32,
+    /// When to ask again.
+    base_due: Option<Instant>,
     /// What stands at the public name.
     pub(super) known: Known,
     /// Files that were moved aside and may be finished there.
@@ -101,7 +105,9 @@ impl Looks {
             next_poll: now,
             failed_merges: 0,
             next_retry: None,
-            is_base_owed: false,
+            merged: None,
+            bases_asked: 0,
+            base_due: None,
             known: Known::Nothing,
             aside: Vec::new(),
         })
@@ -117,7 +123,9 @@ impl Looks {
     pub(super) fn begin_anew(&mut self) {
         self.forget();
         self.failed_merges = 0;
-        self.is_base_owed = false;
+        self.merged = None;
+        self.bases_asked = 0;
+        self.base_due = None;
         self.known = Known::Nothing;
         self.aside.clear();
     }
@@ -132,7 +140,7 @@ impl Looks {
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
-        [self.settle.due(), self.next_retry]
+        [self.settle.due(), self.next_retry, self.base_due]
             .into_iter()
             .flatten()
             .fold(Some(self.next_poll), |first, at| first.min(Some(at)))
@@ -142,11 +150,20 @@ impl Looks {
     pub(super) fn wrote(&mut self, path: &Path, id: FileId) {
         self.tried = Some(Tried::ours(path.to_path_buf(), id));
         self.known = Known::Ours(id);
+        self.merged = None;
+        self.base_due = None;
     }
 
-    /// The scribe has made the foreign file the base, or could not.
-    pub(super) fn base_is_there(&mut self) {
-        self.is_base_owed = false;
+    /// The scribe has made a foreign file the base, or could not. Until it can, the base is in memory (FO4).
+    pub(super) fn base_came(&mut self, is_there: bool, now: Instant) {
+        self.bases_asked = self.bases_asked.saturating_sub(1);
+        if self.bases_asked > 0 || self.merged.is_none() {
+            return;
+        }
+        match is_there {
+            true => self.merged = None,
+            false => self.base_due = Some(now + RETRY_INTERVAL),
+        }
     }
 
     pub(super) fn moved_aside(&mut self, path: PathBuf, reason: PathBuf, now: Instant) {
@@ -172,6 +189,9 @@ impl<E: Ends> Service<E> {
             }
             self.look();
         }
+        if self.looks.base_due.is_some_and(|due| due <= now) {
+            self.ask_for_base();
+        }
         if self.looks.next_retry.is_some_and(|due| due <= now) {
             self.looks.forget();
             for aside in &mut self.looks.aside {
@@ -195,7 +215,7 @@ impl<E: Ends> Service<E> {
 
     /// V3.
     pub(super) fn look(&mut self) {
-        if self.looks.looking || self.looks.is_base_owed {
+        if self.looks.looking {
             self.looks.owed = true;
             return;
         }
@@ -215,6 +235,7 @@ impl<E: Ends> Service<E> {
                 checkpoints: Arc::clone(&self.checkpoints),
                 access: Arc::clone(&self.access),
                 cluster: served.cluster().clone(),
+                merged: self.looks.merged.clone(),
             },
             aside,
         }
@@ -237,6 +258,7 @@ impl<E: Ends> Service<E> {
             Sight::Unchanged { tried } => {
                 self.state_is_good();
                 if let Some(tried) = tried {
+                    debug!(file = %tried.path().display(), "read again: nothing differs");
                     self.came_to_know(&tried, now);
                     self.conclude(tried, now);
                 }
@@ -325,7 +347,8 @@ impl<E: Ends> Service<E> {
                 if self.is_public(&found.file) {
                     self.looks.known = Known::Merged(found.tried.id(), Instant::now());
                     self.engine.publisher().parquet_path = Some(found.file);
-                    self.looks.is_base_owed = self.files.ask(Job::Base(found.bytes));
+                    self.looks.merged = Some(found.bytes);
+                    self.ask_for_base();
                 } else {
                     self.finished_aside(&found.file);
                 }
@@ -352,6 +375,15 @@ impl<E: Ends> Service<E> {
             }
         }
         Ok(())
+    }
+
+    fn ask_for_base(&mut self) {
+        self.looks.base_due = None;
+        if let Some(merged) = &self.looks.merged
+            && self.files.ask(Job::Base(merged.clone()))
+        {
+            self.looks.bases_asked += 1;
+        }
     }
 
     /// Looks at one file that was moved aside, if it changed since.
