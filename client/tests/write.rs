@@ -12,8 +12,8 @@ use arrow_array::{ArrayRef, RecordBatch, StringArray};
 use serde_json::json;
 use sherwood_client::TableId;
 use sherwood_client::write::{
-    Address, AsyncWriter, ChangeOp, Mode, Node, Options, Outcome, Transaction, WriteError, Writer,
-    tasks,
+    Address, AsyncWriter, ChangeOp, Mode, Node, Options, Outcome, PendingWrite, Transaction,
+    WriteError, Writer, tasks,
 };
 use stub::{Act, Stub};
 use tempfile::TempDir;
@@ -140,6 +140,103 @@ fn a_request_that_the_daemon_cannot_read_is_found_among_its_neighbours() {
             assert_eq!(outcome.is_done(), id != guilty, "{guilty}: {outcomes:?}");
         }
     }
+}
+
+#[test]
+fn a_request_that_is_too_large_to_be_read_is_refused_in_its_turn() {
+    for at in 0..3 {
+        let (_dir, stub) = place();
+        let writer = writer(&stub, SHORT);
+        let mut acts = vec![Act::Serve; at];
+        acts.push(Act::RefuseUnread);
+        stub.will(&acts);
+        let pending: Vec<_> = (0..3)
+            .map(|id| writer.submit(transaction(&id.to_string())))
+            .collect();
+        for (id, pending) in pending.into_iter().enumerate() {
+            let outcome = pending.and_then(PendingWrite::wait).expect("an outcome");
+            let refused =
+                matches!(&outcome, Outcome::Refused { reason, .. } if reason == "too large");
+            assert_eq!(refused, id == at, "{at}, {id}: {outcome:?}");
+            assert_eq!(outcome.is_done(), id != at, "{at}, {id}: {outcome:?}");
+        }
+        assert_eq!(stub.seen().ids(), ["0", "1", "2"], "{at}");
+    }
+}
+
+#[test]
+fn what_may_have_been_applied_before_is_unknown_and_not_refused_or_denied() {
+    for code in [
+        Code::InvalidArgument,
+        Code::OutOfRange,
+        Code::PermissionDenied,
+    ] {
+        let (_dir, stub) = place();
+        let writer = writer(&stub, LONG);
+        stub.will(&[Act::ApplyAndDrop, Act::Status(code)]);
+        let outcome = writer.apply(transaction("a")).expect("an outcome");
+        assert!(
+            matches!(&outcome, Outcome::Unknown { id, .. } if id == "a"),
+            "{code:?}: {outcome:?}"
+        );
+        stub.will(&[Act::ApplyAndDrop, Act::Status(code)]);
+        let outcome = writer.bulk(TableId::Tasks, Mode::Put, &[rows(1)], Some("b".into()));
+        let outcome = outcome.expect("an outcome");
+        assert!(
+            matches!(&outcome, Outcome::Unknown { id, .. } if id == "b"),
+            "{code:?}: {outcome:?}"
+        );
+        assert_eq!(stub.seen().applied, ["a", "b"], "{code:?}");
+    }
+}
+
+#[test]
+fn what_never_found_room_is_refused_and_what_found_it_late_is_done() {
+    let (_dir, stub) = place();
+    let batches = [rows(1)];
+    let patient = writer(&stub, LONG);
+    stub.will(&[Act::Busy; 3]);
+    let put = patient.bulk(TableId::Tasks, Mode::Put, &batches, None);
+    assert_eq!(put.ok(), Some(done(1)));
+    stub.will(&[Act::Busy; 3]);
+    assert_eq!(patient.apply(transaction("a")).ok(), Some(done(2)));
+    let hasty = writer(&stub, SHORT);
+    for (acts, is_refused) in [
+        (vec![Act::Busy; 1000], true),
+        ([vec![Act::Drop], vec![Act::Busy; 1000]].concat(), false),
+    ] {
+        for bulk in [true, false] {
+            stub.seen().acts.clear();
+            stub.will(&acts);
+            let outcome = match bulk {
+                true => hasty.bulk(TableId::Tasks, Mode::Put, &batches, None),
+                false => hasty.apply(transaction("b")),
+            };
+            let outcome = outcome.expect("an outcome");
+            match &outcome {
+                Outcome::Refused { reason, .. } if is_refused => {
+                    assert!(reason.contains("no room"), "{reason}");
+                }
+                Outcome::Unknown { .. } if !is_refused => {}
+                _ => panic!("bulk {bulk}, {is_refused}: {outcome:?}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn an_answer_that_came_while_nobody_waited_counts_after_the_deadline_too() {
+    let (_dir, stub) = place();
+    let writer = writer(&stub, SHORT);
+    stub.will(&[Act::Late]);
+    let pending = writer.submit(transaction("a")).expect("submits");
+    while stub.seen().applied.is_empty() {
+        // So that it is sent: nothing runs between calls.
+        writer.status().expect("an answer");
+    }
+    stub.answer_late();
+    std::thread::sleep(SHORT * 4);
+    assert_eq!(pending.wait().ok(), Some(done(1)));
 }
 
 #[test]

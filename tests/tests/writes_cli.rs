@@ -2,9 +2,13 @@
 
 use std::path::PathBuf;
 use std::process::{Command, Output};
+use std::sync::Arc;
 
+use arrow_array::{ArrayRef, Float64Array, Int64Array, NullArray, RecordBatch, StringArray};
 use sherwood_client::TableId;
-use sherwood_client::write::{ChangeOp, Outcome, Task, Transaction, WriteError, Writer, tasks};
+use sherwood_client::write::{
+    ChangeOp, Mode, Outcome, PendingWrite, Task, Transaction, WriteError, Writer, tasks,
+};
 use sherwood_tests::daemon::{Daemon, Place, binary};
 
 fn socket(place: &Place) -> PathBuf {
@@ -174,4 +178,70 @@ fn a_state_that_was_written_out_is_imported_whole() {
         let snapshot = other.reader().snapshot().expect("reads");
         assert_eq!(snapshot.table(TableId::Tasks).len(), 1000);
     }
+}
+
+#[test]
+fn a_transaction_that_is_too_large_is_refused_and_the_one_behind_it_is_done() {
+    let place = Place::with_tasks(1);
+    let _daemon = Daemon::start(&place);
+    let writer = Writer::connect(socket(&place)).expect("connects");
+    // Too large to be parsed, to be charged, and to be a message at all.
+    for mebibytes in [5, 10, 30] {
+        let large = Task {
+            kind: Some("x".repeat(mebibytes << 20)),
+            ..task(&format!("large-{mebibytes}"))
+        };
+        let before = writer.submit(Transaction::new().put(task(&format!("before-{mebibytes}"))));
+        let large = writer.submit(Transaction::new().put(large));
+        let behind = writer.submit(Transaction::new().put(task(&format!("behind-{mebibytes}"))));
+        let outcomes = [before, large, behind]
+            .map(|pending| pending.and_then(PendingWrite::wait).expect("an outcome"));
+        let [before, large, behind] = &outcomes;
+        assert!(
+            before.is_done() && behind.is_done(),
+            "{mebibytes}: {outcomes:?}"
+        );
+        assert!(
+            matches!(large, Outcome::Refused { .. }),
+            "{mebibytes}: {large:?}"
+        );
+    }
+    let snapshot = place.reader().snapshot().expect("reads");
+    assert_eq!(snapshot.table(TableId::Tasks).len(), 1 + 6);
+}
+
+#[test]
+fn rows_in_bulk_that_do_not_fit_are_refused_by_row_and_those_that_fit_are_cast() {
+    let place = Place::with_tasks(0);
+    let _daemon = Daemon::start(&place);
+    let writer = Writer::connect(socket(&place)).expect("connects");
+    let put = |column: &str, values: ArrayRef| {
+        let ids: ArrayRef = Arc::new(StringArray::from(vec!["a", "b"]));
+        let batch = RecordBatch::try_from_iter([("id", ids), (column, values)]).expect("a batch");
+        let outcome = writer.bulk(TableId::Tasks, Mode::Put, &[batch], None);
+        outcome.expect("an outcome")
+    };
+    for (column, values) in [
+        (
+            "progress",
+            Arc::new(Float64Array::from(vec![0.5, 1e300])) as ArrayRef,
+        ),
+        (
+            "priority",
+            Arc::new(Int64Array::from(vec![1, 1 << 40])) as ArrayRef,
+        ),
+    ] {
+        let refused = put(column, values);
+        let Outcome::Refused { reason, .. } = &refused else {
+            panic!("{column}: {refused:?}");
+        };
+        assert!(
+            reason.contains(column) && reason.contains("\"b\""),
+            "{reason}"
+        );
+    }
+    let done = put("progress", Arc::new(Float64Array::from(vec![0.5, 0.25])));
+    assert!(done.is_done(), "{done:?}");
+    let done = put("priority", Arc::new(NullArray::new(2)));
+    assert!(done.is_done(), "{done:?}");
 }

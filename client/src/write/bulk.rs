@@ -124,16 +124,19 @@ pub(super) async fn run(
         .checked_add(deadline)
         .unwrap_or(now + Duration::from_secs(86_400 * 365));
     let mut backoff = Backoff::default();
-    let mut attempts_sent = 0_u32;
+    // An earlier attempt may have been applied.
+    let mut is_doubtful = false;
+    let mut found_no_room = false;
     let mut last = "the daemon did not answer".to_owned();
     loop {
+        let mut is_sent = false;
         let attempt = async {
             let client = connection::kept(address, connection).await;
             let client = match client {
                 Ok(client) => client,
                 Err(error) => return End::Broken(chain(&error)),
             };
-            attempts_sent += 1;
+            is_sent = true;
             send(client, &put.id, messages.clone()).await
         };
         let end = timeout_at(until, attempt).await;
@@ -143,27 +146,45 @@ pub(super) async fn run(
                 reason,
             })
         };
-        let was_sent = attempts_sent > 0;
-        let sent_before = attempts_sent > 1;
+        let refused = |reason: String| {
+            Ok(Outcome::Refused {
+                reason,
+                generation: None,
+            })
+        };
         match end {
             Ok(End::Settled(outcome)) => return Ok(outcome),
-            Ok(End::Broken(reason)) => last = reason,
-            Ok(End::Failed(status)) => match Failure::of(&status) {
-                Failure::Broken => last = status.message().to_owned(),
-                Failure::Denied if !sent_before => {
-                    let status = Box::new(status);
-                    return Err(WriteError::Denied { status });
+            Ok(End::Broken(reason)) => {
+                is_doubtful |= is_sent;
+                last = reason;
+            }
+            Ok(End::Failed(status)) => {
+                let reason = status.message().to_owned();
+                match Failure::of(&status) {
+                    Failure::Broken => {
+                        is_doubtful = true;
+                        last = reason;
+                    }
+                    Failure::Busy => {
+                        found_no_room = true;
+                        last = reason;
+                    }
+                    Failure::Denied | Failure::Final if is_doubtful => return unknown(reason),
+                    Failure::Denied => {
+                        let status = Box::new(status);
+                        return Err(WriteError::Denied { status });
+                    }
+                    Failure::Final => return refused(reason),
                 }
-                // The same rows would be refused again, so they were not applied before either.
-                Failure::Denied | Failure::Final => {
-                    return Ok(Outcome::Refused {
-                        reason: status.message().to_owned(),
-                        generation: None,
-                    });
-                }
-            },
-            Err(_) if was_sent => return unknown(format!("{last}, and the deadline passed")),
+            }
             Err(_) => {
+                let reason = format!("{last}, and the deadline passed");
+                if is_doubtful || is_sent {
+                    return unknown(reason);
+                }
+                if found_no_room {
+                    return refused(reason);
+                }
                 return Err(WriteError::Unreachable {
                     waited: deadline,
                     reason: last,

@@ -31,7 +31,8 @@ pub struct Change {
     pub generation: u64,
     /// When, where the daemon said so.
     pub at: Option<SystemTime>,
-    /// A key at most once in a table. None, if the commit touched only other tables than those watched.
+    /// A key at most once in a table. None, if the commit touched only other tables than those watched: such a change
+    /// comes now and then, to say how far the watch is.
     pub ops: Vec<ChangeOp>,
 }
 
@@ -146,7 +147,7 @@ impl AsyncChanges {
                     self.take(&line.body)?;
                 }
                 Ok(None) => self.cut(),
-                Err(status) if Failure::of(&status) == Failure::Broken => self.cut(),
+                Err(status) if Failure::of(&status).may_pass() => self.cut(),
                 Err(status) => match classify(status) {
                     // Cut off for being slow, and the daemon still has what comes next.
                     WriteError::Gone { oldest: Some(from) } if from <= self.seen => self.cut(),
@@ -192,7 +193,7 @@ impl AsyncChanges {
             // The daemon may come back.
             Err(Opening::Failed(WriteError::Connect { .. } | WriteError::NotServed { .. })) => {}
             Err(Opening::Failed(error)) => return Err(error),
-            Err(Opening::Status(status)) if Failure::of(&status) == Failure::Broken => {}
+            Err(Opening::Status(status)) if Failure::of(&status).may_pass() => {}
             Err(Opening::Status(status)) => return Err(classify(status)),
         }
         Ok(())

@@ -69,6 +69,9 @@ const LARGEST_ANSWER: usize = 1 << 30;
 /// Bytes that may be under way towards the daemon or from it.
 const WINDOW: u32 = 8 << 20;
 
+/// What the daemon says where it has no room.
+const NOTHING_DONE: &str = "nothing was done";
+
 pub(super) type Client = FlightServiceClient<Channel>;
 
 /// Connects.
@@ -101,6 +104,8 @@ pub(super) async fn open(address: &Address) -> Result<Client, WriteError> {
 pub(super) enum Failure {
     /// The connection or the daemon went away, or is busy: the same again may succeed.
     Broken,
+    /// The daemon has no room now, and says that nothing was done: the same again may succeed.
+    Busy,
     /// The daemon says no to this user or this kind of call, before it does anything.
     Denied,
     /// The daemon says no to this request: the same again would fail again.
@@ -116,8 +121,15 @@ impl Failure {
             | Code::AlreadyExists
             | Code::FailedPrecondition
             | Code::OutOfRange => Self::Final,
+            // Others use the code too, such as HTTP/2 for a connection that ends: the daemon's words decide.
+            Code::ResourceExhausted if status.message().contains(NOTHING_DONE) => Self::Busy,
             _ => Self::Broken,
         }
+    }
+
+    /// The same again may succeed.
+    pub(super) fn may_pass(self) -> bool {
+        matches!(self, Self::Broken | Self::Busy)
     }
 }
 
@@ -190,7 +202,7 @@ pub(super) async fn call(
     let late = || failed(Status::deadline_exceeded("the deadline passed"));
     let ask_twice = async {
         match ask().await? {
-            Err(status) if Failure::of(&status) == Failure::Broken => {
+            Err(status) if Failure::of(&status).may_pass() => {
                 // The daemon may have been restarted since the last call.
                 *connection.lock().await = None;
                 ask().await?.map_err(failed)

@@ -4,8 +4,11 @@
 //! was submitted until its answer came or its deadline passed; a connection that breaks takes nothing from there,
 //! so the next one begins by sending all of it again (rule C1). An answer belongs to the first that waits, and names
 //! its id: one that does not breaks the connection, since then nothing is known of any answer after it. A daemon that
-//! answers "unknown" is about to go, or late: it is asked again, too. A stream that the daemon ends for what one
-//! request holds does not say which one: the next connection carries one request at a time until it is found.
+//! answers "unknown" is about to go, or late: it is asked again, too. Only a refusal may come without an id, of a
+//! request that was too large to be read. A stream that the daemon ends for what one
+//! request holds does not say which one: the next connection carries one request at a time until it is found. It has
+//! answered all that it did before, so such an end leaves no doubt about the others; any other end does, and what may
+//! have been applied is never called refused later (rule C2).
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -13,9 +16,9 @@ use std::time::Duration;
 
 use arrow_flight::{FlightData, FlightDescriptor};
 use bytes::Bytes;
-use sherwood_shared::transaction::Answer;
+use sherwood_shared::transaction::{Answer, OutcomeKind};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::{Status, Streaming};
 
@@ -26,6 +29,9 @@ use super::outcome::Outcome;
 
 /// What opens the stream.
 const COMMAND: &str = r#"{"transactions":1}"#;
+
+/// How long an answer that is there may take to be read.
+const LAST_LOOK: Duration = Duration::from_millis(100);
 
 pub(super) type Reply = oneshot::Sender<Result<Outcome, WriteError>>;
 
@@ -43,8 +49,10 @@ pub(super) struct Request {
 struct Waiting {
     request: Request,
     expires: Instant,
-    /// Over how many connections it went.
-    sent_over: u32,
+    /// It went over a connection.
+    was_sent: bool,
+    /// It may have been applied: a connection that carried it ended without a word about it.
+    is_doubtful: bool,
 }
 
 impl Waiting {
@@ -58,6 +66,16 @@ impl Waiting {
         let id = self.request.id.clone();
         let reason = reason.to_owned();
         self.settle(Ok(Outcome::Unknown { id, reason }));
+    }
+
+    /// Unknown, if it may have been applied before.
+    fn refused(self, reason: &str) {
+        if self.is_doubtful {
+            return self.unknown(reason);
+        }
+        let reason = reason.to_owned();
+        let generation = None;
+        self.settle(Ok(Outcome::Refused { reason, generation }));
     }
 }
 
@@ -127,6 +145,9 @@ impl Pipeline {
                 Some(client) => self.exchange(client).await,
                 None => self.reconnect().await,
             };
+            for waiting in self.waiting.iter_mut().take(self.sent) {
+                waiting.is_doubtful = true;
+            }
             self.sent = 0;
             match end {
                 End::Finished => return,
@@ -188,20 +209,28 @@ impl Pipeline {
         let expires = self.expires();
         tokio::select! {
             biased;
-            message = incoming.message() => match message {
-                Ok(Some(data)) => self.answered(&data),
-                Ok(None) => Step::Broken("the daemon closed the connection".to_owned()),
-                Err(status) => Step::Failed(status),
-            },
+            message = incoming.message() => self.received(message),
             request = self.requests.recv(), if self.is_open => {
                 self.took(request);
                 Step::Go
             }
             () = sleep_until(expires), if !self.waiting.is_empty() => {
+                // Where nothing ran since long, as in a blocking writer, the answer may be there and not yet read.
+                if let Ok(message) = timeout(LAST_LOOK, incoming.message()).await {
+                    return self.received(message);
+                }
                 self.expire("the daemon did not answer within the deadline");
                 // The next answer may be to what was just given up.
                 Step::Broken("the daemon did not answer within the deadline".to_owned())
             }
+        }
+    }
+
+    fn received(&mut self, message: Result<Option<FlightData>, Status>) -> Step {
+        match message {
+            Ok(Some(data)) => self.answered(&data),
+            Ok(None) => Step::Broken("the daemon closed the connection".to_owned()),
+            Err(status) => Step::Failed(status),
         }
     }
 
@@ -253,7 +282,8 @@ impl Pipeline {
         self.waiting.push_back(Waiting {
             request,
             expires: now.checked_add(self.deadline).unwrap_or(far),
-            sent_over: 0,
+            was_sent: false,
+            is_doubtful: false,
         });
     }
 
@@ -265,7 +295,7 @@ impl Pipeline {
         let unsent = self.waiting.iter_mut().take(at_once).skip(self.sent);
         for waiting in unsent {
             outgoing.send(&waiting.request.message);
-            waiting.sent_over = waiting.sent_over.saturating_add(1);
+            waiting.was_sent = true;
             self.sent += 1;
         }
     }
@@ -282,7 +312,8 @@ impl Pipeline {
             return broken("nothing was asked".to_owned());
         };
         let id = first.request.id.clone();
-        if answer.id.as_ref() != Some(&id) {
+        let unread = answer.id.is_none() && answer.outcome == OutcomeKind::Refused;
+        if !unread && answer.id.as_ref() != Some(&id) {
             let what = format!(
                 "it is for {:?} and not for {id:?}",
                 answer.id.unwrap_or_default()
@@ -307,11 +338,12 @@ impl Pipeline {
     fn failed(&mut self, status: &Status, answered: bool) -> End {
         let reason = format!("the daemon ended the connection: {}", status.message());
         match Failure::of(status) {
-            Failure::Broken => {}
+            Failure::Broken => return End::Broken(reason),
+            Failure::Busy => {}
             // Said at the door: nothing that was first sent here has been looked at.
             Failure::Denied if !answered => {
                 for waiting in std::mem::take(&mut self.waiting) {
-                    if waiting.sent_over > 1 {
+                    if waiting.is_doubtful {
                         waiting.unknown(&reason);
                     } else {
                         let status = Box::new(status.clone());
@@ -322,12 +354,12 @@ impl Pipeline {
             Failure::Denied | Failure::Final if self.sent > 1 => self.is_careful = true,
             Failure::Denied | Failure::Final => {
                 if let Some(first) = self.waiting.pop_front() {
-                    let reason = status.message().to_owned();
-                    let generation = None;
-                    first.settle(Ok(Outcome::Refused { reason, generation }));
+                    first.refused(status.message());
                 }
             }
         }
+        // Whatever was done has been answered before that.
+        self.sent = 0;
         End::Broken(reason)
     }
 
@@ -335,9 +367,12 @@ impl Pipeline {
     fn expire(&mut self, reason: &str) {
         let now = Instant::now();
         while let Some(first) = self.waiting.pop_front_if(|first| first.expires <= now) {
+            let is_under_way = self.sent > 0;
             self.sent = self.sent.saturating_sub(1);
-            if first.sent_over > 0 {
+            if is_under_way {
                 first.unknown(reason);
+            } else if first.was_sent {
+                first.refused(reason);
             } else {
                 let waited = self.deadline;
                 let reason = reason.to_owned();

@@ -7,6 +7,7 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream as StdStream;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use arrow_flight::decode::FlightRecordBatchStream;
 use arrow_flight::flight_service_server::{FlightService, FlightServiceServer};
@@ -18,6 +19,7 @@ use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
 use serde_json::{Value, json};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::oneshot;
 use tonic::{Request, Response, Status, Streaming};
 
 /// What to do with the next request, instead of applying and answering it.
@@ -37,6 +39,12 @@ pub enum Act {
     Garbage,
     /// Answer to another id.
     WrongId,
+    /// Refuse without an id, as what is too large to be read.
+    RefuseUnread,
+    /// Apply, and answer when [`Stub::answer_late`] says so.
+    Late,
+    /// Say that there is no room, and that nothing was done.
+    Busy,
     /// Say that it is not known.
     Unknown,
     /// Never answer.
@@ -62,6 +70,7 @@ pub struct Seen {
     /// Whose state it says it serves; `c` if not told.
     pub cluster: Option<String>,
     open: Vec<StdStream>,
+    late: Vec<oneshot::Sender<()>>,
     generation: u64,
 }
 
@@ -154,6 +163,13 @@ impl Stub {
         self.seen().acts.extend(acts);
     }
 
+    /// Gives the answers that were held back.
+    pub fn answer_late(&self) {
+        for late in self.seen().late.drain(..) {
+            let _gone = late.send(());
+        }
+    }
+
     /// Ends it, its connections and its socket. Returns what it remembers.
     pub fn stop(mut self) -> Arc<Mutex<Seen>> {
         self.shut();
@@ -163,8 +179,9 @@ impl Stub {
     fn shut(&mut self) {
         if let Some(runtime) = self.runtime.take() {
             let _gone = std::fs::remove_file(&self.path);
+            runtime.shutdown_timeout(Duration::from_secs(60));
+            // Not before: a connection that is accepted meanwhile would stay open, with nobody to serve it.
             self.seen().cut();
-            runtime.shutdown_background();
         }
     }
 }
@@ -187,6 +204,7 @@ enum Next {
     End,
     Fail(Status),
     Never,
+    Later(Vec<u8>, oneshot::Receiver<()>),
 }
 
 impl Service {
@@ -220,6 +238,16 @@ impl Service {
             Act::Unknown => {
                 answer(json!({"id": id, "outcome": "unknown", "reason": "the sync failed"}))
             }
+            Act::RefuseUnread => answer(json!({"outcome": "refused", "reason": "too large"})),
+            Act::Late => {
+                let answer = seen.apply(&id, request).to_string().into_bytes();
+                let (sender, receiver) = oneshot::channel();
+                seen.late.push(sender);
+                Next::Later(answer, receiver)
+            }
+            Act::Busy => Next::Fail(Status::resource_exhausted(
+                "no room for this user now; nothing was done",
+            )),
             Act::Silence => Next::Never,
             Act::Status(code) => Next::Fail(Status::new(code, "so it is said")),
         }
@@ -253,7 +281,14 @@ impl FlightService for Service {
             |(service, mut requests)| async {
                 let data: FlightData = requests.try_next().await.ok()??;
                 let request = serde_json::from_slice(&data.app_metadata).expect("JSON");
-                match service.meet(&request) {
+                let next = match service.meet(&request) {
+                    Next::Later(answer, when) => {
+                        let _never = when.await;
+                        Next::Answer(answer)
+                    }
+                    next => next,
+                };
+                match next {
                     Next::Answer(answer) => {
                         let data = FlightData {
                             app_metadata: answer.into(),
@@ -263,7 +298,7 @@ impl FlightService for Service {
                     }
                     Next::End => None,
                     Next::Fail(status) => Some((Err(status), (service, stream::empty().boxed()))),
-                    Next::Never => std::future::pending().await,
+                    Next::Never | Next::Later(..) => std::future::pending().await,
                 }
             },
         );
@@ -287,7 +322,7 @@ impl FlightService for Service {
             Next::Answer(answer) => answer,
             Next::End => return Ok(Response::new(stream::empty().boxed())),
             Next::Fail(status) => return Err(status),
-            Next::Never => std::future::pending().await,
+            Next::Never | Next::Later(..) => std::future::pending().await,
         };
         let result = PutResult {
             app_metadata: answer.into(),

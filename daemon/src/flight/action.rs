@@ -26,8 +26,8 @@ const OTHERS: [(&str, &str); 4] = [
 
 /// Reads a transaction or a domain operation. The error is the answer: nothing was done.
 pub fn parse(action: &str, body: &[u8], limits: &Limits) -> Result<Request, Answer> {
-    if body.len() > limits.json_bytes {
-        return Err(too_large(body.len(), limits));
+    if let Some(refusal) = too_large(body.len(), limits) {
+        return Err(refusal);
     }
     let fields = object(body).map_err(|error| refused(None, &error))?;
     of_fields(action, fields, limits)
@@ -35,8 +35,8 @@ pub fn parse(action: &str, body: &[u8], limits: &Limits) -> Result<Request, Answ
 
 /// The same, with the action's name in the object, as `do`: a message of an exchange.
 pub fn parse_message(body: &[u8], limits: &Limits) -> Result<Request, Answer> {
-    if body.len() > limits.json_bytes {
-        return Err(too_large(body.len(), limits));
+    if let Some(refusal) = too_large(body.len(), limits) {
+        return Err(refusal);
     }
     let mut fields = object(body).map_err(|error| refused(None, &error))?;
     match fields.shift_remove("do") {
@@ -83,12 +83,17 @@ fn refused(id: Option<String>, error: &FormError) -> Answer {
     Answer::refused(id, None, error.to_string())
 }
 
-fn too_large(bytes: usize, limits: &Limits) -> Answer {
+/// The refusal of a body of so many bytes, if it is too large: without an id, since nobody reads it. To be asked before
+/// the body is charged, for which there may never be room.
+pub(super) fn too_large(bytes: usize, limits: &Limits) -> Option<Answer> {
+    if bytes <= limits.json_bytes {
+        return None;
+    }
     let reason = format!(
         "the request has {bytes} bytes of JSON, and {} are the most; send rows in bulk (DoPut), or several transactions",
         limits.json_bytes
     );
-    Answer::refused(None, None, reason)
+    Some(Answer::refused(None, None, reason))
 }
 
 /// Is there such a domain operation, or is it `transaction`?

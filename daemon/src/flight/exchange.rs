@@ -8,7 +8,7 @@
 //!   and in the end at the client. A client that takes no answers sends nothing in.
 //! - **X3** A stop takes no more requests in, and ends the stream after the answers that are owed.
 //! - **X4** A request that is refused here (its form, its size) does not end the stream. A broken call, a client who may
-//!   no longer write and a used-up budget do, after the answers that are owed.
+//!   no longer write and a used-up budget do, after the answers that are owed: so what has no answer then was not done.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -38,7 +38,7 @@ pub(super) struct Exchange {
     held_back: Option<Bytes>,
     /// No more requests; with what the stream then ends.
     ended: Option<Result<(), Status>>,
-    /// The server is told to stop (C2).
+    /// The server is told to stop (J2).
     stopping: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
@@ -105,6 +105,10 @@ impl Exchange {
     fn take(&mut self, body: Bytes) -> bool {
         if let Err(status) = self.service.check_write() {
             self.ended = Some(Err(status));
+            return true;
+        }
+        if let Some(refusal) = action::too_large(body.len(), &self.service.shared.limits) {
+            self.owed.push_back(Owed::Here(refusal));
             return true;
         }
         let Some(held) = self.service.charge_json(body.len()) else {

@@ -2,8 +2,8 @@
 //!
 //! The daemon's memory besides the snapshot file is to stay within 64 MiB and a tenth of the state, under load
 //! too. So what clients have under way shares one budget, [`Limits::request_bytes`], of which one user gets two thirds
-//! (Q2): 48 MiB. The largest single requests are made to fit that: JSON takes eight times its text once parsed, rows
-//! twice their bytes while they are put together.
+//! (Q2): a little more than 50 MiB. The largest single requests are made to fit that: JSON takes eight times its text once
+//! parsed, rows twice their bytes while they are put together.
 
 use std::time::Duration;
 
@@ -37,6 +37,8 @@ pub struct Limits {
     pub first_call: Duration,
     /// How long a watcher may leave a change untaken.
     pub slow_watcher: Duration,
+    /// How often a watcher of some tables is told how far it is, while nothing happens to them.
+    pub watch_progress: Duration,
 }
 
 impl Default for Limits {
@@ -45,7 +47,7 @@ impl Default for Limits {
             connections: 1024,
             calls_per_connection: 128,
             pipelined: 64,
-            request_bytes: 72 << 20,
+            request_bytes: 76 << 20,
             json_bytes: 4 << 20,
             transaction_ops: 10_000,
             bulk_rows: 1_000_000,
@@ -55,6 +57,7 @@ impl Default for Limits {
             stall: Duration::from_secs(60),
             first_call: Duration::from_secs(30),
             slow_watcher: Duration::from_secs(30),
+            watch_progress: Duration::from_secs(5),
         }
     }
 }
@@ -76,6 +79,9 @@ pub const BULK_FACTOR: usize = 2;
 
 /// What a request costs beside its bytes: its channel, its closure, its place in queues.
 pub(super) const REQUEST_OVERHEAD: usize = 1024;
+
+/// Bytes of a question: of whatever is no transaction and no rows.
+pub(super) const QUESTION_BYTES: usize = 64 << 10;
 
 /// Data that a stream and a connection may have sent before it is read. Over a Unix socket a window costs tens
 /// of microseconds to reopen, so small ones are quick enough; all connections together may fill theirs.

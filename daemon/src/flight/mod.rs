@@ -6,10 +6,10 @@
 //!
 //! | module | idea |
 //! |---|---|
-//! | `socket` | the socket's name (N) |
-//! | `server` | connections: accepting, ending |
-//! | `peer` | who asks, and what he may do (A) |
-//! | `limits`, `quota`, `body` | how much he may ask for (Q, B) |
+//! | `socket` | the socket's name (S) |
+//! | `server` | connections: accepting, ending (J) |
+//! | `peer` | who asks, and what he may do (I) |
+//! | `limits`, `quota`, `body` | how much he may ask for (Q, Y) |
 //! | `service` | the calls of Arrow Flight |
 //! | `action`, `exchange`, `put`, `read`, `watch` | each of them |
 

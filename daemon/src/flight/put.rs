@@ -4,13 +4,13 @@
 //!   deadline, changes nothing.
 //! - **U2** What cannot fit is refused as soon as it is seen: the command and the schema with the first message, rows and
 //!   bytes with the message that goes too far.
-//! - **U3** Columns reach the engine in the table's types. Other widths of the same kind are cast, checked: `large_utf8`
-//!   becomes `utf8`, a number that is out of range is refused.
+//! - **U3** Rows reach the engine as they were sent, so that it can say which row does not fit. What they will take more
+//!   in the table's types is charged here before: a column of nulls is sent without a byte for each.
 
 use std::sync::Arc;
 
-use arrow_array::RecordBatch;
-use arrow_cast::{CastOptions, cast_with_options};
+use arrow_array::cast::AsArray;
+use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_flight::{FlightData, PutResult};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use arrow_select::concat::concat_batches;
@@ -22,9 +22,10 @@ use sherwood_shared::transaction::{Answer, MAX_ID_BYTES, OutcomeKind};
 use tonic::{Status, Streaming};
 
 use super::body::busy;
-use super::limits::{Limits, REQUEST_OVERHEAD};
+use super::limits::{BULK_FACTOR, Limits, REQUEST_OVERHEAD};
+use super::quota::Held;
 use super::read;
-use super::service::FlightService;
+use super::service::{FlightService, check_short, cut};
 use crate::engine::{Bulk, BulkMode, Request};
 
 /// What the first message's descriptor says.
@@ -48,8 +49,12 @@ pub fn parse_command(bytes: &[u8]) -> Result<Command, String> {
         patch: Option<String>,
         delete: Option<String>,
     }
-    let form: Form = serde_json::from_slice(bytes)
-        .map_err(|error| format!("the descriptor's command is not as it should be: {error}"))?;
+    let form: Form = serde_json::from_slice(bytes).map_err(|error| {
+        format!(
+            "the descriptor's command is not as it should be: {}",
+            cut(&error.to_string())
+        )
+    })?;
     let (mode, table) = match (form.put, form.patch, form.delete) {
         (Some(table), None, None) => (BulkMode::Put, table),
         (None, Some(table), None) => (BulkMode::Patch, table),
@@ -69,7 +74,10 @@ pub fn parse_command(bytes: &[u8]) -> Result<Command, String> {
         return Err(format!("an id has 1 to {MAX_ID_BYTES} bytes"));
     }
     let table = TableId::from_name(&table).ok_or_else(|| {
-        format!("there is no table {table:?}; rows go to nodes, tasks or content")
+        format!(
+            "there is no table {:?}; rows go to nodes, tasks or content",
+            cut(&table)
+        )
     })?;
     Ok(Command {
         id: form.id,
@@ -78,10 +86,11 @@ pub fn parse_command(bytes: &[u8]) -> Result<Command, String> {
     })
 }
 
-/// The rows' columns as they come, and as the engine gets them (U3).
+/// The rows' columns as they come, and the table's types for them.
 struct Columns {
+    table: &'static str,
     sent: SchemaRef,
-    wanted: SchemaRef,
+    wanted: Vec<DataType>,
 }
 
 /// U2. `known`: the table's columns now.
@@ -97,25 +106,25 @@ fn columns(sent: Schema, command: &Command, known: &Schema) -> Result<Columns, S
             .take(at)
             .any(|other| other.name() == column)
         {
-            return Err(format!("the column {column:?} is there twice"));
+            return Err(format!("the column {:?} is there twice", cut(column)));
         }
         if command.mode == BulkMode::Delete && column != key {
             return Err(format!(
-                "a delete has the column {key:?} alone, not {column:?}"
+                "a delete has the column {key:?} alone, not {:?}",
+                cut(column)
             ));
         }
         let Ok(there) = known.field_with_name(column) else {
-            return Err(format!("{name} have no column {column:?}"));
+            return Err(format!("{name} have no column {:?}", cut(column)));
         };
         let data_type = as_wanted(field.data_type(), there.data_type()).ok_or_else(|| {
             format!(
                 "{name}.{column} is {}, and {} was sent",
                 there.data_type(),
-                field.data_type()
+                cut(&field.data_type().to_string())
             )
         })?;
-        // Null keys are the engine's to refuse, by row.
-        wanted.push(Field::new(column, data_type, true));
+        wanted.push(data_type);
     }
     if !sent.fields().iter().any(|field| field.name() == key) {
         return Err(format!(
@@ -123,8 +132,9 @@ fn columns(sent: Schema, command: &Command, known: &Schema) -> Result<Columns, S
         ));
     }
     Ok(Columns {
+        table: name,
         sent: Arc::new(sent),
-        wanted: Arc::new(Schema::new(wanted)),
+        wanted,
     })
 }
 
@@ -161,25 +171,48 @@ fn as_wanted(sent: &DataType, wanted: &DataType) -> Option<DataType> {
     }
 }
 
-/// U3.
-fn cast(batch: &RecordBatch, columns: &Columns) -> Result<RecordBatch, String> {
-    let checked = CastOptions {
-        safe: false,
-        ..CastOptions::default()
-    };
-    let cast = batch
-        .columns()
-        .iter()
-        .zip(columns.wanted.fields())
-        .map(|(column, field)| {
-            if column.data_type() == field.data_type() {
-                return Ok(Arc::clone(column));
-            }
-            cast_with_options(column, field.data_type(), &checked)
-                .map_err(|error| format!("the column {:?} does not fit: {error}", field.name()))
-        });
-    let cast = cast.collect::<Result<Vec<_>, _>>()?;
-    RecordBatch::try_new(Arc::clone(&columns.wanted), cast).map_err(|error| error.to_string())
+/// Bytes that a batch takes more in the table's types (U3).
+fn growth(batch: &RecordBatch, columns: &Columns) -> usize {
+    let columns = batch.columns().iter().zip(&columns.wanted);
+    columns.fold(0, |sum, (column, wanted)| {
+        sum.saturating_add(grown(column, wanted))
+    })
+}
+
+fn grown(array: &ArrayRef, wanted: &DataType) -> usize {
+    match (array.data_type(), wanted) {
+        (sent, wanted) if sent == wanted => 0,
+        (DataType::List(_), DataType::List(item)) => {
+            grown(array.as_list::<i32>().values(), item.data_type())
+        }
+        (DataType::LargeList(_), DataType::List(item)) => {
+            let values = array.as_list::<i64>().values();
+            grown(values, item.data_type()).saturating_add(array.len().saturating_mul(4))
+        }
+        (DataType::Struct(sent), DataType::Struct(wanted)) => {
+            let fields = sent.iter().zip(array.as_struct().columns());
+            fields.fold(0, |sum, (field, column)| {
+                let there = wanted
+                    .find(field.name())
+                    .map(|(_, there)| there.data_type());
+                sum.saturating_add(there.map_or(0, |there| grown(column, there)))
+            })
+        }
+        (_, wanted) => array.len().saturating_mul(width(wanted)),
+    }
+}
+
+/// Bytes of one value, or of one place for texts and lists.
+fn width(data_type: &DataType) -> usize {
+    match data_type {
+        DataType::Struct(fields) => {
+            1 + fields
+                .iter()
+                .map(|field| width(field.data_type()))
+                .sum::<usize>()
+        }
+        other => other.primitive_width().unwrap_or(4) + 1,
+    }
 }
 
 fn invalid(what: impl Into<String>) -> Status {
@@ -198,6 +231,7 @@ pub(super) async fn put(
     let descriptor = descriptor.ok_or_else(|| {
         invalid("the first message needs a descriptor with a command, such as {\"put\":\"tasks\"}")
     })?;
+    check_short("the descriptor's command", &descriptor.cmd)?;
     let command = parse_command(&descriptor.cmd).map_err(invalid)?;
     let known = known_columns(service, command.table).await;
     let sent = received::schema(&first.data_header).map_err(|error| {
@@ -208,19 +242,16 @@ pub(super) async fn put(
     })?;
     let columns = columns(sent, &command, &known).map_err(invalid)?;
     drop(first);
-    let (batches, mut held) = collect(service, input, &columns).await?;
-    let bytes: usize = batches.iter().map(RecordBatch::get_array_memory_size).sum();
-    let rows = match batches.len() {
-        0 => RecordBatch::new_empty(Arc::clone(&columns.wanted)),
-        1 => batches
-            .into_iter()
-            .next()
-            .unwrap_or_else(|| RecordBatch::new_empty(Arc::clone(&columns.wanted))),
-        _ => {
+    let (mut batches, bytes, mut held) = collect(service, input, &columns).await?;
+    let rows = match (batches.pop(), batches.is_empty()) {
+        (None, _) => RecordBatch::new_empty(Arc::clone(&columns.sent)),
+        (Some(only), true) => only,
+        (Some(last), false) => {
             if !held.grow(bytes) {
                 return Err(busy(bytes));
             }
-            concat_batches(&columns.wanted, &batches).map_err(|error| invalid(error.to_string()))?
+            batches.push(last);
+            concat_batches(&columns.sent, &batches).map_err(|error| invalid(error.to_string()))?
         }
     };
     // Whoever was a writer when he began may not be one any more.
@@ -269,12 +300,13 @@ async fn collect(
     service: &FlightService,
     mut input: Streaming<FlightData>,
     columns: &Columns,
-) -> Result<(Vec<RecordBatch>, super::quota::Held), Status> {
+) -> Result<(Vec<RecordBatch>, usize, Held), Status> {
     let limits = &service.shared.limits;
     let quota = &service.shared.bytes;
     let held = quota.take(service.peer.uid, REQUEST_OVERHEAD);
     let mut held = held.ok_or_else(|| busy(REQUEST_OVERHEAD))?;
     let (mut batches, mut rows, mut bytes) = (Vec::new(), 0_usize, 0_usize);
+    let mut more = 0_usize;
     while let Some(message) = input.next().await {
         let FlightData {
             data_header,
@@ -304,10 +336,23 @@ async fn collect(
             return Err(too_much("rows", limits.bulk_rows, limits));
         }
         if batch.num_rows() > 0 {
-            batches.push(cast(&batch, columns).map_err(invalid)?);
+            let growth = growth(&batch, columns);
+            more = more.saturating_add(growth);
+            let needed = bytes.saturating_mul(BULK_FACTOR).saturating_add(more);
+            if more > 0 && needed > quota.share() {
+                return Err(invalid(format!(
+                    "the rows take {needed} bytes in the types of {}, and a user gets {} (two thirds of limits.request_bytes); nothing was done: leave columns of nulls out, or send the rows in several",
+                    columns.table,
+                    quota.share()
+                )));
+            }
+            if !held.grow(growth) {
+                return Err(busy(growth));
+            }
+            batches.push(batch);
         }
     }
-    Ok((batches, held))
+    Ok((batches, bytes, held))
 }
 
 fn too_much(what: &str, most: usize, limits: &Limits) -> Status {

@@ -39,6 +39,11 @@ impl Quota {
         held.grow(amount).then_some(held)
     }
 
+    /// How much one user alone gets (Q2).
+    pub(super) fn share(&self) -> usize {
+        self.total / 3 * 2
+    }
+
     /// How much is given out.
     pub(super) fn used(&self) -> usize {
         self.lock().all
@@ -100,7 +105,7 @@ mod tests {
         let quota = Quota::new(900);
         let take_all = |uid| -> Vec<Held> { std::iter::from_fn(|| quota.take(uid, 1)).collect() };
         let first = take_all(1);
-        assert_eq!(first.len(), 600);
+        assert_eq!(first.len(), quota.share());
         let second = take_all(2);
         assert_eq!(second.len(), 200);
         assert!(quota.take(3, 60).is_some());

@@ -2,11 +2,11 @@
 //!
 //! For programs that speak Flight and nothing else: whoever can map the snapshot file reads it there, without a copy.
 //!
-//! - **T1** A stream gives one generation from its first row to its last; the schema's metadata says which
+//! - **Z1** A stream gives one generation from its first row to its last; the schema's metadata says which
 //!   (`sherwood.generation`).
-//! - **T2** The snapshot is opened for the call and held until its stream ends: in between the server holds none, so
+//! - **Z2** The snapshot is opened for the call and held until its stream ends: in between the server holds none, so
 //!   that no region is kept from the publisher for nobody.
-//! - **T3** Chunks are read and encoded as the client takes them.
+//! - **Z3** Chunks are read and encoded as the client takes them.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -28,7 +28,7 @@ use sherwood_shared::schema::TableId;
 use sherwood_shared::transaction::Target;
 use tonic::Status;
 
-use super::service::from_json;
+use super::service::{cut, from_json};
 
 /// The schema's metadata key that names the generation.
 const GENERATION: &str = "sherwood.generation";
@@ -41,7 +41,7 @@ const TABLES: [Target; 4] = [
     Target::Table(TableId::Content),
 ];
 
-/// T2: the newest snapshot.
+/// Z2: the newest snapshot.
 pub(super) async fn snapshot(path: &Path) -> Result<Snapshot, Status> {
     let path = path.to_path_buf();
     let opened = tokio::task::spawn_blocking(move || Reader::open(path)?.snapshot()).await;
@@ -60,7 +60,8 @@ fn table_of(name: &str) -> Result<Target, Status> {
     let found = TABLES.into_iter().find(|table| table.name() == name);
     found.ok_or_else(|| {
         Status::not_found(format!(
-            "there is no table {name:?}; there are cluster, nodes, tasks and content"
+            "there is no table {:?}; there are cluster, nodes, tasks and content",
+            cut(name)
         ))
     })
 }
@@ -86,7 +87,7 @@ pub(super) fn table_of_ticket(ticket: &Ticket) -> Result<Target, Status> {
     table_of(&table)
 }
 
-/// T1.
+/// Z1.
 fn schema_of(snapshot: &Snapshot, table: Target) -> Result<SchemaRef, ReadError> {
     let schema = match table {
         Target::Cluster => snapshot.cluster()?.schema(),
@@ -133,7 +134,7 @@ pub(super) fn schema(snapshot: &Snapshot, table: Target) -> Result<SchemaResult,
         .map_err(|error: arrow_schema::ArrowError| Status::internal(error.to_string()))
 }
 
-/// T1, T3: a table's rows.
+/// Z1, Z3: a table's rows.
 pub(super) fn rows(
     snapshot: Snapshot,
     table: Target,

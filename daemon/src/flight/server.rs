@@ -1,9 +1,11 @@
 //! Connections: accepting them, and ending them.
 //!
-//! - **C1** A connection beyond what its user may have (Q2) is closed at once; one without a call within
+//! - **J1** A connection beyond what its user may have (Q2) is closed at once; one without a call within
 //!   [`Limits::first_call`] later.
-//! - **C2** A stop takes no new connection, tells clients to send nothing more, waits for answers until its deadline,
+//! - **J2** A stop takes no new connection, tells clients to send nothing more, waits for answers until its deadline,
 //!   and then closes. What was submitted is the engine's, answered or not.
+//! - **J3** Whoever may read or write may connect: everybody, if others may read the snapshot or the settings name
+//!   other writers, and else the daemon's own user and group, who may always write. A reload counts at once.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -126,7 +128,7 @@ pub struct Running {
     runtime: Option<Runtime>,
     shared: Arc<Shared>,
     path: PathBuf,
-    mode: u32,
+    snapshot_mode: u32,
     name: Mutex<socket::Name>,
     listeners: mpsc::UnboundedSender<std::os::unix::net::UnixListener>,
     stop: watch::Sender<bool>,
@@ -140,7 +142,8 @@ pub fn serve(
     options: Options,
     submit: impl Fn(Submission) + Send + Sync + 'static,
 ) -> Result<Running, ServeError> {
-    let mode = socket_mode(&options);
+    let snapshot_mode = options.snapshot_mode;
+    let mode = socket_mode(snapshot_mode, &options.access);
     let (listener, name) = socket::bind(&options.socket, mode)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
@@ -181,7 +184,7 @@ pub fn serve(
         runtime: Some(runtime),
         shared,
         path: options.socket,
-        mode,
+        snapshot_mode,
         name: Mutex::new(name),
         listeners,
         stop,
@@ -189,14 +192,11 @@ pub fn serve(
     })
 }
 
-/// Who may read the snapshot may connect; who else may write is told by [`Access`] alone.
-fn socket_mode(options: &Options) -> u32 {
-    if options.snapshot_mode & 0o004 != 0 || options.access.names_others() {
-        0o666
-    } else if options.snapshot_mode & 0o040 != 0 {
-        0o660
-    } else {
-        0o600
+/// J3.
+fn socket_mode(snapshot_mode: u32, access: &Access) -> u32 {
+    match snapshot_mode & 0o004 != 0 || access.names_others() {
+        true => 0o666,
+        false => 0o660,
     }
 }
 
@@ -206,14 +206,21 @@ impl Running {
         &self.path
     }
 
-    /// Who may write from now on, on connections that are open too.
+    /// Who may write from now on, on connections that are open too (J3).
     pub fn set_access(&self, access: Access) {
-        let mut slot = self
-            .shared
-            .access
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        *slot = Arc::new(access);
+        let name = self.name.lock().unwrap_or_else(PoisonError::into_inner);
+        let mode = socket_mode(self.snapshot_mode, &access);
+        {
+            let mut slot = self
+                .shared
+                .access
+                .write()
+                .unwrap_or_else(PoisonError::into_inner);
+            *slot = Arc::new(access);
+        }
+        if let Err(error) = name.set_mode(mode) {
+            warn!(%error, socket = %self.path.display(), "the socket's mode cannot be changed; who may connect is as before");
+        }
     }
 
     /// What is in use now.
@@ -232,13 +239,14 @@ impl Running {
         if name.in_place() {
             return Ok(false);
         }
-        let (listener, new) = socket::bind(&self.path, self.mode)?;
+        let mode = socket_mode(self.snapshot_mode, &self.shared.access());
+        let (listener, new) = socket::bind(&self.path, mode)?;
         *name = new;
         let _the_server_has_ended = self.listeners.send(listener);
         Ok(true)
     }
 
-    /// C2. Returns when all connections are closed, or after `deadline`.
+    /// J2. Returns when all connections are closed, or after `deadline`.
     pub fn stop(mut self, deadline: Duration) {
         self.name
             .lock()
@@ -355,7 +363,7 @@ async fn connection(shared: Arc<Shared>, stream: UnixStream) {
         return;
     };
     let (uid, gid) = (credentials.uid(), credentials.gid());
-    // C1.
+    // J1.
     let Some(_place) = shared.connections.take(uid, 1) else {
         debug!(uid, "a connection more than its user may have was closed");
         return;

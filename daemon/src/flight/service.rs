@@ -12,14 +12,14 @@ use arrow_flight::{
 };
 use futures::{Stream, stream};
 use serde::Deserialize;
-use sherwood_shared::transaction::Answer;
+use sherwood_shared::transaction::{Answer, MAX_ID_BYTES};
 use tokio::sync::oneshot;
 use tonic::{Request as Call, Response, Status, Streaming};
 
 use super::action;
 use super::body::busy;
 use super::exchange::Exchange;
-use super::limits::{JSON_FACTOR, REQUEST_OVERHEAD};
+use super::limits::{JSON_FACTOR, QUESTION_BYTES, REQUEST_OVERHEAD};
 use super::peer::{Peer, check_read};
 use super::quota::Held;
 use super::server::Shared;
@@ -71,6 +71,9 @@ impl FlightService {
 
     async fn act(&self, action: &Action) -> Result<Answer, Status> {
         self.check_write()?;
+        if let Some(refusal) = action::too_large(action.body.len(), &self.shared.limits) {
+            return Ok(refusal);
+        }
         let held = self
             .charge_json(action.body.len())
             .ok_or_else(|| busy(action.body.len()))?;
@@ -92,6 +95,11 @@ impl FlightService {
         }
         self.check_write()?;
         let Body { id } = from_json(body)?;
+        if !(1..=MAX_ID_BYTES).contains(&id.len()) {
+            return Err(Status::invalid_argument(format!(
+                "an id has 1 to {MAX_ID_BYTES} bytes"
+            )));
+        }
         let (sender, receiver) = oneshot::channel();
         let reply = Box::new(move |answer| {
             let _the_client_has_gone = sender.send(answer);
@@ -105,11 +113,35 @@ impl FlightService {
     }
 }
 
+/// Whatever is no transaction is short.
+pub(super) fn check_short(what: &str, body: &[u8]) -> Result<(), Status> {
+    if body.len() <= QUESTION_BYTES {
+        return Ok(());
+    }
+    Err(Status::invalid_argument(format!(
+        "{what} has {} bytes, and {QUESTION_BYTES} bytes are the most",
+        body.len()
+    )))
+}
+
 /// A body that is not of its action's form.
 pub(super) fn from_json<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Status> {
+    check_short("the body", body)?;
     serde_json::from_slice(body).map_err(|error| {
-        Status::invalid_argument(format!("the body is not as it should be: {error}"))
+        Status::invalid_argument(format!(
+            "the body is not as it should be: {}",
+            cut(&error.to_string())
+        ))
     })
+}
+
+/// What a client said, short enough to be said back: a status travels in a header.
+pub(super) fn cut(text: &str) -> String {
+    const MOST: usize = 200;
+    match text.char_indices().nth(MOST) {
+        None => text.to_owned(),
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+    }
 }
 
 /// An answer that the engine owes.
@@ -230,6 +262,10 @@ impl Flight for FlightService {
         let action = call.into_inner();
         let body = match action.r#type.as_str() {
             name if action::is_write(name) => self.act(&action).await?.to_json(),
+            "outcome" | "watch" | "status" if action.body.len() > QUESTION_BYTES => {
+                check_short("the body", &action.body)?;
+                String::new()
+            }
             "outcome" => self.outcome(&action.body).await?.to_json(),
             "watch" => {
                 let changes = watch_changes(self, &action.body).await?;
@@ -241,7 +277,8 @@ impl Flight for FlightService {
             }
             name => {
                 return Err(none_such(&format!(
-                    "there is no action {name:?}; ListActions tells which there are"
+                    "there is no action {:?}; ListActions tells which there are",
+                    cut(name)
                 )));
             }
         };

@@ -10,10 +10,15 @@
 //! - **H4** A watcher that takes nothing for [`Limits::slow_watcher`](super::limits::Limits), while there is something to
 //!   take, is cut off in the same way; N is then the generation up to which it has everything.
 //! - **H5** At most a few watchers read the log at once, and a large commit that waits for its watcher is charged to him
-//!   like a request.
+//!   like a request, with at most half of what he could get. While there is no room for it, it is not kept: it is read
+//!   again later.
+//! - **H6** A watcher of some tables is told every [`Limits::watch_progress`](super::limits::Limits) how far it is, by a
+//!   line without operations, if what happened since its last line was not for it.
 
+use std::convert::Infallible;
 use std::error::Error;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow_flight::Result as ActionResult;
 use futures::{Stream, StreamExt, stream};
@@ -22,13 +27,14 @@ use sherwood_shared::schema::TableId;
 use sherwood_shared::transaction::Target;
 use sherwood_store::entry::{Entry, TableEffects};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use super::json::{push_row, push_text};
 use super::quota::Held;
 use super::server::{Shared, told};
-use super::service::FlightService;
+use super::service::{FlightService, cut};
 
 /// Bytes of JSON after which a message is sent.
 const MESSAGE_BYTES: usize = 64 << 10;
@@ -37,7 +43,7 @@ const MESSAGE_BYTES: usize = 64 << 10;
 pub(super) const READERS: usize = 4;
 
 /// How often a watcher asks again for room for a large commit.
-const ROOM: std::time::Duration = std::time::Duration::from_millis(50);
+const ROOM: Duration = Duration::from_millis(50);
 
 /// What is durable and visible to every reader: said by the engine after each commit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -109,8 +115,12 @@ pub struct Wish {
 impl Wish {
     /// Reads the action's body.
     pub fn parse(body: &[u8]) -> Result<Self, String> {
-        let wish: Self = serde_json::from_slice(body)
-            .map_err(|error| format!("the body is not as it should be: {error}"))?;
+        let wish: Self = serde_json::from_slice(body).map_err(|error| {
+            format!(
+                "the body is not as it should be: {}",
+                cut(&error.to_string())
+            )
+        })?;
         wish.filter()?;
         Ok(wish)
     }
@@ -135,7 +145,8 @@ impl Wish {
                 None if name == Target::Cluster.name() => filter.cluster = true,
                 None => {
                     return Err(format!(
-                        "there is no table {name:?}; there are cluster, nodes, tasks and content"
+                        "there is no table {:?}; there are cluster, nodes, tasks and content",
+                        cut(name)
                     ));
                 }
             }
@@ -165,7 +176,7 @@ struct Pieces {
     filter: Filter,
     at: At,
     /// The charge of a large one.
-    held: Option<Held>,
+    _held: Option<Held>,
 }
 
 /// What comes next of a commit: the table, its upsert batch, the row in it; behind the batches, the deletion.
@@ -177,12 +188,12 @@ struct At {
 }
 
 impl Pieces {
-    fn new(entry: Entry, filter: Filter) -> Self {
+    fn new(entry: Entry, filter: Filter, held: Option<Held>) -> Self {
         Self {
             entry,
             filter,
             at: At::default(),
-            held: None,
+            _held: held,
         }
     }
 
@@ -311,8 +322,7 @@ pub(super) async fn watch_changes(
         // Not of this history: what was acknowledged had been published.
         return Err(gone(newest, "that generation has not been published here"));
     }
-    let followed = tokio::task::spawn_blocking(move || source.follow(from)).await;
-    let changes = followed.map_err(|error| Status::internal(error.to_string()))??;
+    let changes = follow(&source, from).await?;
     let (sender, messages) = mpsc::channel(1);
     let (ending, ended) = oneshot::channel();
     let watcher = Watcher {
@@ -320,8 +330,12 @@ pub(super) async fn watch_changes(
         uid: service.peer.uid,
         filter,
         announced,
+        source,
         changes: Some(changes),
         delivered: from,
+        delivered_at_ms: 0,
+        told: from,
+        told_at: Instant::now(),
         sender,
         _place: place,
     };
@@ -335,16 +349,32 @@ pub(super) async fn watch_changes(
     Ok(messages.chain(ended))
 }
 
+async fn follow(source: &Arc<dyn ChangeSource>, from: u64) -> Result<Box<dyn Changes>, Status> {
+    let source = Arc::clone(source);
+    let followed = tokio::task::spawn_blocking(move || source.follow(from)).await;
+    Ok(followed.map_err(|error| Status::internal(error.to_string()))??)
+}
+
+fn stopping() -> Status {
+    Status::unavailable("the daemon is stopping; watch again from the last generation")
+}
+
 /// One watch that runs.
 struct Watcher {
     shared: Arc<Shared>,
     uid: u32,
     filter: Filter,
     announced: watch::Receiver<Announced>,
+    source: Arc<dyn ChangeSource>,
     /// None while another thread reads.
     changes: Option<Box<dyn Changes>>,
     /// The client has everything up to this generation.
     delivered: u64,
+    /// When that was committed.
+    delivered_at_ms: i64,
+    /// The generation of its last line, and when it was sent (H6).
+    told: u64,
+    told_at: Instant,
     sender: mpsc::Sender<String>,
     _place: Held,
 }
@@ -352,31 +382,66 @@ struct Watcher {
 impl Watcher {
     /// Until the client goes (`None`) or there is a reason to end.
     async fn run(mut self) -> Option<Status> {
+        match self.watch().await {
+            Ok(never) => match never {},
+            Err(ending) => ending,
+        }
+    }
+
+    async fn watch(&mut self) -> Result<Infallible, Option<Status>> {
         let mut stop = self.shared.stop.clone();
         loop {
+            let next_word = self.told_at + self.shared.limits.watch_progress;
+            let is_ahead = self.delivered > self.told;
+            if is_ahead && next_word <= Instant::now() {
+                let (generation, at) = (self.delivered, self.delivered_at_ms);
+                self.send(format!(
+                    "{{\"generation\":{generation},\"at\":{at},\"ops\":[]}}\n"
+                ))
+                .await?;
+                self.told = generation;
+            }
             let through = self.announced.borrow_and_update().sequence;
-            match self.next(through).await {
-                Err(status) => return Some(status),
-                Ok(Some(pieces)) => {
-                    if let Err(ending) = self.deliver(pieces).await {
-                        return ending;
-                    }
-                }
-                Ok(None) => tokio::select! {
-                    changed = self.announced.changed() => if changed.is_err() {
-                        return Some(Status::unavailable("the daemon is stopping; watch again from the last generation"));
-                    },
-                    () = told(&mut stop) => {
-                        return Some(Status::unavailable("the daemon is stopping; watch again from the last generation"));
-                    }
-                    () = self.sender.closed() => return None,
+            if let Some(pieces) = self.next(through).await? {
+                self.deliver(pieces).await?;
+                continue;
+            }
+            tokio::select! {
+                changed = self.announced.changed() => if changed.is_err() {
+                    return Err(Some(stopping()));
                 },
+                () = told(&mut stop) => return Err(Some(stopping())),
+                () = self.sender.closed() => return Err(None),
+                () = sleep_until(next_word), if self.delivered > self.told => {}
             }
         }
     }
 
     /// H5.
-    async fn next(&mut self, through: u64) -> Result<Option<Pieces>, Status> {
+    async fn next(&mut self, through: u64) -> Result<Option<Pieces>, Option<Status>> {
+        let mut held = None;
+        loop {
+            let Some(entry) = self.read(through).await.map_err(Some)? else {
+                return Ok(None);
+            };
+            let bytes = bytes_of(&entry);
+            if bytes <= MESSAGE_BYTES {
+                return Ok(Some(Pieces::new(entry, self.filter, None)));
+            }
+            let charge = bytes.min(self.shared.bytes.share() / 2);
+            held = held.or_else(|| self.shared.bytes.take(self.uid, charge));
+            if held.is_some() {
+                return Ok(Some(Pieces::new(entry, self.filter, held)));
+            }
+            drop(entry);
+            held = Some(self.room(charge).await?);
+            let again = follow(&self.source, self.delivered).await;
+            self.changes = Some(again.map_err(Some)?);
+        }
+    }
+
+    /// The next commit that changes something.
+    async fn read(&mut self, through: u64) -> Result<Option<Entry>, Status> {
         let permit = self.shared.log_readers.clone().acquire_owned().await;
         let _permit = permit.map_err(|error| Status::internal(error.to_string()))?;
         let Some(mut changes) = self.changes.take() else {
@@ -396,61 +461,62 @@ impl Watcher {
             .await
             .map_err(|error| Status::internal(error.to_string()))?;
         self.changes = Some(changes);
-        let Some(entry) = read? else {
-            return Ok(None);
-        };
-        let bytes = bytes_of(&entry);
-        let mut pieces = Pieces::new(entry, self.filter);
-        if bytes > MESSAGE_BYTES {
-            pieces.held = Some(self.room(bytes).await?);
-        }
-        Ok(Some(pieces))
+        Ok(read?)
     }
 
     /// H4, for a large commit.
-    async fn room(&mut self, bytes: usize) -> Result<Held, Status> {
+    async fn room(&mut self, bytes: usize) -> Result<Held, Option<Status>> {
+        let mut stop = self.shared.stop.clone();
         let wait = async {
             loop {
+                sleep(ROOM).await;
                 if let Some(held) = self.shared.bytes.take(self.uid, bytes) {
                     return held;
                 }
-                tokio::time::sleep(ROOM).await;
             }
         };
-        let held = tokio::time::timeout(self.shared.limits.slow_watcher, wait).await;
-        held.map_err(|_| {
-            gone(
-                self.delivered,
-                "there is no room for a large commit; watch again later",
-            )
-        })
+        tokio::select! {
+            held = timeout(self.shared.limits.slow_watcher, wait) => held.map_err(|_| {
+                Some(gone(
+                    self.delivered,
+                    "there is no room for a large commit; watch again later",
+                ))
+            }),
+            () = told(&mut stop) => Err(Some(stopping())),
+            () = self.sender.closed() => Err(None),
+        }
     }
 
-    /// The error: how the stream ends.
     async fn deliver(&mut self, mut pieces: Pieces) -> Result<(), Option<Status>> {
-        let most = self.shared.limits.slow_watcher;
-        let mut stop = self.shared.stop.clone();
+        let generation = pieces.entry.generation;
         while let Some((line, is_last)) = pieces.next() {
-            let sent = tokio::select! {
-                sent = self.sender.send_timeout(line, most) => sent,
-                () = told(&mut stop) => {
-                    return Err(Some(Status::unavailable("the daemon is stopping; watch again from the last generation")));
-                }
-            };
-            match sent {
-                Ok(()) => {}
-                Err(mpsc::error::SendTimeoutError::Closed(_)) => return Err(None),
-                Err(mpsc::error::SendTimeoutError::Timeout(_)) => {
-                    let why = format!("nothing was taken for {} s", most.as_secs());
-                    return Err(Some(gone(self.delivered, &why)));
-                }
-            }
+            self.send(line).await?;
             if is_last {
+                self.told = generation;
                 break;
             }
         }
-        self.delivered = pieces.entry.generation;
+        self.delivered = generation;
+        self.delivered_at_ms = pieces.entry.committed_at_ms;
         Ok(())
+    }
+
+    /// The error: how the stream ends (H4).
+    async fn send(&mut self, line: String) -> Result<(), Option<Status>> {
+        let most = self.shared.limits.slow_watcher;
+        let mut stop = self.shared.stop.clone();
+        let sent = tokio::select! {
+            sent = self.sender.send_timeout(line, most) => sent,
+            () = told(&mut stop) => return Err(Some(stopping())),
+        };
+        self.told_at = Instant::now();
+        sent.map_err(|error| match error {
+            mpsc::error::SendTimeoutError::Closed(_) => None,
+            mpsc::error::SendTimeoutError::Timeout(_) => {
+                let why = format!("nothing was taken for {} s", most.as_secs());
+                Some(gone(self.delivered, &why))
+            }
+        })
     }
 }
 

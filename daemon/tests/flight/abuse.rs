@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -17,6 +18,7 @@ use http_body::{Body, Frame};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::geteuid;
 use prost::Message;
+use sherwood_daemon::flight::Access;
 use tokio::sync::mpsc;
 use tonic::{Code, Status};
 use tower::Service;
@@ -264,6 +266,25 @@ fn an_engine_that_is_silent_too_long_makes_the_answer_unknown() {
 }
 
 #[test]
+fn the_sockets_mode_follows_a_reload_and_its_own_group_may_always_connect() {
+    block_on(async {
+        let server = Server::with(|options| options.snapshot_mode = 0o600);
+        let path = server.running.path();
+        let mode = || std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(), 0o660, "members of the daemon's own group may write");
+        let access = |users: &[String]| Access::resolve(users, &[]).0;
+        server.running.set_access(access(&["77".to_owned()]));
+        assert_eq!(mode(), 0o666, "user 77 may write now");
+        std::fs::remove_file(path).unwrap();
+        assert!(server.running.keep().unwrap());
+        assert_eq!(mode(), 0o666, "made again as it was last");
+        server.running.set_access(access(&[]));
+        assert_eq!(mode(), 0o660);
+        still_serves(&server).await;
+    });
+}
+
+#[test]
 fn the_socket_that_was_removed_is_made_again_and_connections_stay() {
     block_on(async {
         let server = Server::start();
@@ -369,19 +390,14 @@ fn who_may_not_write_is_told_who_he_is_and_who_can_change_it_and_a_reload_counts
             assert!(refused.contains(fact), "{fact}: {refused}");
         }
         assert_eq!(server.engine.seen(), 0);
-        let (access, unknown) =
-            sherwood_daemon::flight::Access::resolve(&["54321".to_owned()], &[]);
+        let (access, unknown) = Access::resolve(&["54321".to_owned()], &[]);
         assert_eq!(unknown, [] as [String; 0]);
         server.running.set_access(access);
         let taken = said(&server);
         assert!(taken.contains("written: Ok"), "{taken}");
         // Who may not read the snapshot reads nothing here either.
         let snapshot = server.dir.path().join("c.arrow");
-        std::fs::set_permissions(
-            snapshot,
-            std::os::unix::fs::PermissionsExt::from_mode(0o600),
-        )
-        .unwrap();
+        std::fs::set_permissions(snapshot, PermissionsExt::from_mode(0o600)).unwrap();
         let blind = said(&server);
         assert!(
             blind.contains("may not read") && blind.contains("snapshot_mode"),

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use sherwood_daemon::engine::{BulkMode, Request};
 use tonic::{Code, Status};
 
-use crate::common::{Client, Server, block_on, wait_for};
+use crate::common::{Client, Exchange, Server, block_on, wait_for};
 
 fn rows(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
     RecordBatch::try_from_iter(columns).unwrap()
@@ -57,7 +57,7 @@ async fn put(
 }
 
 #[test]
-fn batches_of_one_stream_are_one_request_in_the_tables_types() {
+fn batches_of_one_stream_are_one_request_as_they_were_sent() {
     block_on(async {
         let server = Server::start();
         let mut client = server.client().await;
@@ -99,18 +99,19 @@ fn batches_of_one_stream_are_one_request_in_the_tables_types() {
             .iter()
             .map(|field| field.data_type())
             .collect();
-        let cores = Field::new("cpu_cores", DataType::Int32, true);
+        let cores = Field::new("cpu_cores", DataType::Int64, true);
+        // What no cast has touched yet, the engine can judge by row.
         assert_eq!(
             types,
             [
-                &DataType::Utf8,
-                &DataType::Utf8,
-                &DataType::Timestamp(TimeUnit::Millisecond, None),
-                &DataType::Float32,
+                &DataType::Null,
+                &DataType::LargeUtf8,
+                &DataType::Timestamp(TimeUnit::Microsecond, None),
+                &DataType::Float64,
                 &DataType::Struct(vec![cores].into()),
             ]
         );
-        assert_eq!(bulk.rows.column(1).as_string::<i32>().value(1), "t2");
+        assert_eq!(bulk.rows.column(1).as_string::<i64>().value(1), "t2");
     });
 }
 
@@ -199,21 +200,72 @@ fn what_cannot_fit_is_refused_with_the_first_message_by_name() {
 }
 
 #[test]
-fn a_number_that_is_out_of_range_is_refused_by_column() {
+fn columns_that_grow_in_the_tables_types_are_charged_before_the_engine_gets_them() {
+    block_on(async {
+        let server = Server::with(|options| options.limits.request_bytes = 3 << 20);
+        let mut client = server.client().await;
+        let nulls = |rows: usize| {
+            let ids: StringArray = (0..rows).map(|row| Some(row.to_string())).collect();
+            let null = || Arc::new(NullArray::new(rows)) as ArrayRef;
+            self::rows(vec![
+                ("id", Arc::new(ids)),
+                ("priority", null()),
+                ("created_at", null()),
+                ("resources", null()),
+            ])
+        };
+        let messages = encoded("{\"put\":\"tasks\"}", vec![nulls(100_000)]).await;
+        let (_, ended) = put(&mut client, messages).await;
+        let status = ended.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+        assert!(status.message().contains("request_bytes"), "{status}");
+        assert_eq!(server.engine.seen(), 0);
+        let messages = encoded("{\"put\":\"tasks\"}", vec![nulls(1000)]).await;
+        put(&mut client, messages).await.1.unwrap();
+        assert_eq!(server.engine.seen(), 1);
+        wait_for(|| server.running.load().request_bytes == 0).await;
+    });
+}
+
+#[test]
+fn a_put_as_large_as_may_be_finds_room_in_whatever_batches_and_columns_it_comes() {
     block_on(async {
         let server = Server::start();
-        let batch = rows(vec![
-            ("id", Arc::new(StringArray::from(vec!["a"]))),
-            ("priority", Arc::new(Int64Array::from(vec![1_i64 << 40]))),
-        ]);
-        let (_, ended) = put(
-            &mut server.client().await,
-            encoded("{\"put\":\"tasks\"}", vec![batch]).await,
-        )
-        .await;
-        let status = ended.unwrap_err();
-        assert!(status.message().contains("\"priority\""), "{status}");
-        assert_eq!(server.engine.seen(), 0);
+        let mut client = server.client().await;
+        let columns = ["id", "type", "status", "assigned_to"];
+        let wide = |rows: usize| {
+            let column = |name: &'static str| {
+                let text: StringArray = (0..rows)
+                    .map(|row| Some(format!("{name}-{row:090}")))
+                    .collect();
+                (name, Arc::new(text) as ArrayRef)
+            };
+            self::rows(columns.into_iter().map(column).collect())
+        };
+        for (batches, rows) in [(1, 58_000), (7, 8_000)] {
+            // An idle exchange goes on holding its last message.
+            let mut exchange = Exchange::begin(&mut client, "{\"transactions\":1}")
+                .await
+                .unwrap();
+            exchange.ask("{\"do\":\"start\",\"task\":\"t\"}");
+            assert!(exchange.answer().await.unwrap().is_ok());
+            let batches = vec![wide(rows); batches];
+            let messages: Vec<FlightData> = FlightDataEncoderBuilder::new()
+                .with_max_flight_data_size(usize::MAX)
+                .with_flight_descriptor(Some(FlightDescriptor::new_cmd("{\"put\":\"tasks\"}")))
+                .build(stream::iter(batches.into_iter().map(Ok)))
+                .try_collect()
+                .await
+                .unwrap();
+            let bytes: usize = messages
+                .iter()
+                .map(|message| message.data_header.len() + message.data_body.len())
+                .sum();
+            assert!((21 << 20..24 << 20).contains(&bytes), "{bytes}");
+            let (answer, ended) = put(&mut client, messages).await;
+            ended.unwrap();
+            assert_eq!(answer.unwrap()["outcome"], "done");
+        }
     });
 }
 

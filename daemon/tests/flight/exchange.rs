@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use tonic::Code;
 
-use crate::common::{Exchange, Server, block_on, wait_for};
+use crate::common::{Exchange, Server, act, block_on, wait_for};
 
 const BEGIN: &str = "{\"transactions\":1}";
 
@@ -46,6 +46,39 @@ fn answers_come_in_the_order_of_their_requests_and_a_refused_one_ends_nothing() 
         assert!(exchange.answer().await.is_none());
         assert_eq!(server.engine.seen(), 500);
         assert_eq!(server.running.load().request_bytes, 0);
+    });
+}
+
+#[test]
+fn a_request_that_is_too_large_is_refused_in_its_turn_and_the_next_is_served() {
+    block_on(async {
+        let server = Server::start();
+        let mut client = server.client().await;
+        for mebibytes in [5, 10, 20] {
+            let large = format!("{{\"do\":\"{}\"}}", "x".repeat(mebibytes << 20));
+            let mut exchange = Exchange::begin(&mut client, BEGIN).await.unwrap();
+            exchange.ask(start("before"));
+            exchange.ask(large.clone());
+            exchange.ask(start("behind"));
+            exchange.send = None;
+            for (id, outcome) in [
+                (json!("before"), "done"),
+                (json!(null), "refused"),
+                (json!("behind"), "done"),
+            ] {
+                let answer = exchange.answer().await.unwrap().unwrap();
+                assert_eq!(
+                    (&answer["id"], &answer["outcome"]),
+                    (&id, &json!(outcome)),
+                    "{mebibytes}: {answer}"
+                );
+            }
+            assert!(exchange.answer().await.is_none());
+            let answer = act(&mut client, "transaction", large).await.unwrap();
+            assert_eq!(answer["outcome"], "refused", "{mebibytes}: {answer}");
+            let reason = answer["reason"].as_str().unwrap();
+            assert!(reason.contains("4194304 are the most"), "{reason}");
+        }
     });
 }
 

@@ -12,7 +12,7 @@ use sherwood_store::entry::{Effects, Entry};
 use tokio::sync::watch;
 use tonic::{Code, Status, Streaming};
 
-use crate::common::{Client, Server, block_on, wait_for};
+use crate::common::{Client, Exchange, Server, block_on, wait_for};
 
 /// A log in memory that reaches back to the generation `oldest`.
 #[derive(Clone, Default)]
@@ -296,5 +296,107 @@ fn watches_end_with_the_server_and_with_their_client_and_are_limited() {
         assert_eq!(status.code(), Code::Unavailable, "{status}");
         stopped.await.unwrap();
         drop(announce);
+    });
+}
+
+#[test]
+fn a_commit_larger_than_a_users_share_of_memory_reaches_him_all_the_same() {
+    block_on(async {
+        let setting = Setting::new(|options, _| {
+            options.limits.request_bytes = 1 << 20;
+            options.limits.slow_watcher = Duration::from_secs(2);
+        });
+        let mut client = setting.server.client().await;
+        // He holds something else, too.
+        let mut exchange = Exchange::begin(&mut client, "{\"transactions\":1}")
+            .await
+            .unwrap();
+        exchange.ask(json!({"do": "start", "task": "t", "id": "i"}).to_string());
+        assert!(exchange.answer().await.unwrap().is_ok());
+        let large = entry(1, 150_000);
+        let bytes = large.effects.tables[1].upserts[0].get_array_memory_size();
+        assert!(bytes > 2 << 20, "{bytes}");
+        setting.commit(large);
+        let mut stream = watch_from(&mut client, json!({"from": 0})).await.unwrap();
+        let mut rows = 0;
+        loop {
+            let change = next(&mut stream).await.unwrap().unwrap();
+            rows += change["ops"].as_array().unwrap().len();
+            if change["more"] != true {
+                break;
+            }
+        }
+        assert_eq!(rows, 150_001);
+    });
+}
+
+#[test]
+fn watchers_that_wait_for_room_keep_no_other_watcher_waiting() {
+    block_on(async {
+        let setting = Setting::new(|options, _| options.limits.request_bytes = 3 << 20);
+        let mut client = setting.server.client().await;
+        let mut exchange = Exchange::begin(&mut client, "{\"transactions\":1}")
+            .await
+            .unwrap();
+        let padding = " ".repeat(200 << 10);
+        exchange.ask(format!(
+            "{{\"do\":\"start\",\"task\":\"t\",\"id\":\"never\"{padding}}}"
+        ));
+        wait_for(|| setting.server.engine.kept() == 1).await;
+        setting.commit(entry(1, 60_000));
+        let mut waiting = Vec::new();
+        for _ in 0..6 {
+            let stream = watch_from(&mut client, json!({"from": 0})).await.unwrap();
+            waiting.push(stream);
+        }
+        // Until each has tried.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let mut other = watch_from(&mut client, json!({"from": 2})).await.unwrap();
+        setting.commit(entry(2, 1));
+        let change = tokio::time::timeout(Duration::from_secs(10), next(&mut other)).await;
+        let change = change.expect("it need not wait").unwrap().unwrap();
+        assert_eq!(change["generation"], 4);
+        setting.server.engine.release(1);
+        assert!(exchange.answer().await.unwrap().is_ok());
+        // At once: whoever is not read holds what room there is.
+        let counts = futures::future::join_all(waiting.into_iter().map(async |mut stream| {
+            let mut keys = 0;
+            loop {
+                let change = next(&mut stream).await.unwrap().unwrap();
+                keys += change["ops"].as_array().unwrap().len();
+                if change["generation"] == 4 {
+                    return keys;
+                }
+            }
+        }));
+        assert_eq!(counts.await, [60_003; 6], "each once, over both commits");
+    });
+}
+
+#[test]
+fn a_watcher_of_some_tables_is_told_now_and_then_how_far_it_is() {
+    block_on(async {
+        let setting =
+            Setting::new(|options, _| options.limits.watch_progress = Duration::from_millis(30));
+        let mut client = setting.server.client().await;
+        let mut stream = watch_from(&mut client, json!({"from": 0, "tables": ["nodes"]}))
+            .await
+            .unwrap();
+        for last in [3, 6] {
+            for sequence in last - 2..=last {
+                setting.commit(entry(sequence, 1));
+            }
+            loop {
+                let change = tokio::time::timeout(Duration::from_secs(10), next(&mut stream)).await;
+                let change = change.expect("it is told").unwrap().unwrap();
+                assert_eq!(change["ops"], json!([]), "{change}");
+                if change["generation"] == last * 2 {
+                    break;
+                }
+            }
+        }
+        // There is no news, so nothing more is said.
+        let more = tokio::time::timeout(Duration::from_millis(100), next(&mut stream)).await;
+        assert!(more.is_err(), "{more:?}");
     });
 }

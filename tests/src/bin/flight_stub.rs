@@ -17,6 +17,8 @@ use serde_json::{Value, json};
 use sherwood_daemon::engine::{Bulk, Request, Submission};
 use sherwood_daemon::flight::{Access, Announced, Limits, Options, serve};
 use sherwood_daemon::publish::{self, Publisher};
+use sherwood_shared::schema::table_schema;
+use sherwood_shared::state::fit;
 use sherwood_shared::transaction::Answer;
 use sherwood_tests::daemon::state_with_tasks;
 use sherwood_tests::json::row;
@@ -46,7 +48,16 @@ fn main() -> Result<(), Box<dyn Error>> {
         changes: None,
         announced: Announced::never(),
     };
-    let server = serve(options, |Submission { request, reply }| {
+    let server = serve(options, |Submission { mut request, reply }| {
+        // As the engine does it: what does not fit is refused by row.
+        if let Request::Bulk(bulk) = &mut request {
+            match fit(bulk.table, &bulk.rows, table_schema(bulk.table).fields()) {
+                Ok(rows) => bulk.rows = rows,
+                Err(error) => {
+                    return reply(Answer::refused(bulk.id.take(), Some(5), error.to_string()));
+                }
+            }
+        }
         let (id, told) = tell(&request);
         println!("{told}");
         reply(if id.as_deref() == Some("no") {
