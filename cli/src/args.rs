@@ -91,8 +91,15 @@ pub struct PlaceArgs {
     #[arg(long, value_name = "FILE", global = true, conflicts_with_all = ["state_dir", "run_dir"])]
     pub snapshot: Option<PathBuf>,
 
+    /// The daemon's socket, <cluster>.sock: change its state through this, and read the snapshot beside it
+    ///
+    /// Enough for a change, also where this user may not read the state. Default: $SHERWOOD_SOCKET, where the command
+    /// line says nothing else about where the state is.
+    #[arg(long, value_name = "PATH", global = true, conflicts_with_all = ["state_dir", "run_dir", "snapshot"])]
+    pub socket: Option<PathBuf>,
+
     /// Read this Parquet state file, whether or not a daemon serves it
-    #[arg(long, value_name = "FILE", global = true, conflicts_with_all = ["state_dir", "run_dir", "snapshot"])]
+    #[arg(long, value_name = "FILE", global = true, conflicts_with_all = ["state_dir", "run_dir", "snapshot", "socket"])]
     pub parquet: Option<PathBuf>,
 }
 

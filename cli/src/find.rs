@@ -2,7 +2,8 @@
 //!
 //! What the command line names wins over what the environment names: with `--run-dir` alone,
 //! `$SHERWOOD_STATE_DIR` is not looked at. A run directory that only the environment names and
-//! that has no snapshot does not keep us from the usual places: its daemon may be gone. Within a state directory the rules are those of
+//! that has no snapshot does not keep us from the usual places: its daemon may be gone. A socket that is named is written
+//! through, and what is read is the snapshot beside it. Within a state directory the rules are those of
 //! [`sherwood_client::locate`]; on top of them:
 //!
 //! - a live daemon's snapshot that stands for the directory is read;
@@ -31,6 +32,7 @@ pub struct Places {
     cluster: Option<ClusterId>,
     snapshot: Option<PathBuf>,
     parquet: Option<PathBuf>,
+    socket: Option<PathBuf>,
     state_dir: Option<PathBuf>,
     run_dir: Option<PathBuf>,
     /// By the command line, and not only by the environment.
@@ -86,6 +88,14 @@ impl Places {
             .map_err(|source| CliError::ClusterId { place, source })?;
         let around = Surroundings::of_process();
         let path = |name| set(name).map(PathBuf::from);
+        let says_nothing = args.state_dir.is_none()
+            && args.run_dir.is_none()
+            && args.snapshot.is_none()
+            && args.parquet.is_none();
+        let socket = args
+            .socket
+            .clone()
+            .or_else(|| says_nothing.then(|| path("SHERWOOD_SOCKET")).flatten());
         // The environment's directories count only where the command line names none that
         // they could contradict.
         let state_dir = args.state_dir.clone().or_else(|| {
@@ -102,6 +112,7 @@ impl Places {
             cluster,
             snapshot: args.snapshot.clone(),
             parquet: args.parquet.clone(),
+            socket: socket.map(|path| around.expand(&path)),
             state_dir: state_dir.map(|dir| around.expand(&dir)),
             run_dir: run_dir.map(|dir| around.expand(&dir)),
             insists_on_run_dir: args.run_dir.is_some(),
@@ -110,10 +121,18 @@ impl Places {
         })
     }
 
+    /// The socket, if it was named.
+    pub fn socket(&self) -> Option<&Path> {
+        self.socket.as_deref()
+    }
+
     /// Finds the state and reads it.
     pub fn find(&self) -> Result<Found, CliError> {
         if let Some(path) = &self.snapshot {
             return self.shared(path);
+        }
+        if let Some(socket) = &self.socket {
+            return self.shared(&socket.with_extension("arrow"));
         }
         if let Some(path) = &self.parquet {
             let expected = self.cluster.as_ref().map(ClusterId::as_str);

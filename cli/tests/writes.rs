@@ -25,6 +25,7 @@ impl Served {
         let state = host.sample("state");
         let publisher = host.publish(&state, "run");
         let stub = Stub::start(&host.path("run").join("sample.sock"));
+        stub.seen().cluster = Some("sample".to_owned());
         Self {
             host,
             stub,
@@ -225,6 +226,130 @@ fn apply_answers_line_by_line_and_its_exit_code_is_that_of_the_worst_answer() {
     assert!(ran.stderr.contains("line 2"), "{ran:?}");
 }
 
+/// What may have been applied is told, whatever else went wrong, and every answer that is under way is waited for.
+#[test]
+fn apply_ends_with_6_if_anything_is_unknown_however_it_ended() {
+    let served = Served::new();
+    let file = served.host.path("lines.jsonl");
+    let line = |id: &str| format!("{{\"id\":\"{id}\",\"ops\":[]}}\n");
+    let apply = &["apply", "-f", "lines.jsonl", "--timeout", "0.3"];
+    // The lines before a bad one: the first unknown, the next refused.
+    std::fs::write(&file, line("a") + &line("b") + &line("c") + "no line\n").expect("writes");
+    served.stub.will(&[Act::Unknown, Act::Refuse]);
+    let ran = served.run(apply).ended(6);
+    assert_eq!(ran.lines().len(), 3, "{ran:?}");
+    for told in [
+        "line 4",
+        "of 3 transactions 1 were refused and 1 are unknown",
+    ] {
+        assert!(ran.stderr.contains(told), "{told}: {ran:?}");
+    }
+    // Without an unknown one the bad line decides, and the refusal is told.
+    std::fs::write(&file, line("d") + &line("e") + "no line\n").expect("writes");
+    served.stub.will(&[Act::Refuse]);
+    let ran = served.run(apply).ended(1);
+    for told in ["line 3", "1 were refused"] {
+        assert!(ran.stderr.contains(told), "{told}: {ran:?}");
+    }
+    // Nobody reads the answers: they still count.
+    std::fs::write(&file, line("f") + &line("g")).expect("writes");
+    served.stub.will(&[Act::Serve, Act::Silence]);
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let mut command = served
+        .host
+        .command(&[&["--run-dir", "run"][..], apply].concat());
+    let ran: common::Ran = command
+        .stdout(writer)
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("runs")
+        .wait_with_output()
+        .expect("ends")
+        .into();
+    assert!(ran.ended(6).stderr.contains("1 are unknown"));
+}
+
+#[test]
+fn a_socket_that_is_named_is_enough_to_write() {
+    let served = Served::new();
+    // A user who may not read the state: there is none to be found.
+    let elsewhere = served.host.path("elsewhere");
+    std::fs::create_dir(&elsewhere).expect("a directory");
+    let socket = elsewhere.join("sample.sock");
+    std::os::unix::fs::symlink(served.stub.path(), &socket).expect("a link");
+    let socket = socket.to_str().expect("a plain path");
+    let ran = served
+        .host
+        .run(&["--socket", socket, "start", "t"])
+        .ended(0);
+    assert_eq!(ran.stdout, "done in generation 1\n");
+    let by_environment = |args: &[&str]| -> common::Ran {
+        let mut command = served.host.command(args);
+        command.env("SHERWOOD_SOCKET", socket);
+        command.output().expect("runs").into()
+    };
+    let ran = by_environment(&["start", "t"]).ended(0);
+    assert_eq!(ran.stdout, "done in generation 2\n");
+    // The command line wins, and a place that it names is the only one.
+    let ran = by_environment(&["--run-dir", "nowhere", "start", "t"]).ended(4);
+    assert!(ran.stderr.contains("nowhere"), "{ran:?}");
+    served
+        .host
+        .run(&["--socket", socket, "--run-dir", "run", "start", "t"])
+        .ended(2);
+    // What is read is the snapshot beside it.
+    served
+        .host
+        .run(&["--socket", socket, "get", "tasks"])
+        .ended(4);
+    let beside = served.stub.path().to_str().expect("a plain path");
+    let ran = served
+        .host
+        .run(&["--socket", beside, "get", "tasks", "-o", "jsonl"])
+        .ended(0);
+    assert_eq!(ran.lines().len(), 40);
+    // The state of another cluster is not taken, and the daemon says which is its own.
+    let import = ["--socket", socket, "import", "state/state_sample.parquet"];
+    served.stub.seen().cluster = Some("other".to_owned());
+    let ran = served.host.run(&import).ended(1);
+    assert!(ran.stderr.contains("--any-cluster"), "{ran:?}");
+    served.stub.seen().cluster = Some("sample".to_owned());
+    served.host.run(&import).ended(0);
+}
+
+/// An option that takes any number of words does not swallow the word that the command is about.
+#[test]
+fn the_node_or_task_may_stand_behind_the_words_of_an_option() {
+    let served = Served::new();
+    for args in [
+        &["claim", "n", "--type", "a", "b"][..],
+        &["claim", "--type", "a", "b", "n"],
+        &["claim", "--type", "a", "--type", "b", "n"],
+        &["claim", "--type", "a", "b", "--", "n"],
+    ] {
+        served.run(args).ended(0);
+        let expected = json!({"do": "claim", "node": "n", "types": ["a", "b"]});
+        assert_eq!(served.request(), expected, "{args:?}");
+    }
+    for args in [
+        &["complete", "t", "--output", "a", "b"][..],
+        &["complete", "--output", "a", "b", "t"],
+    ] {
+        served.run(args).ended(0);
+        let expected = json!({"do": "complete", "task": "t", "outputs": ["a", "b"]});
+        assert_eq!(served.request(), expected, "{args:?}");
+    }
+    for args in [
+        &["claim", "--type", "a"][..],
+        &["claim"],
+        &["complete", "--output", "a"],
+    ] {
+        served.run(args).ended(2);
+    }
+    assert!(served.stub.seen().requests.is_empty());
+}
+
 #[test]
 fn apply_answers_a_program_that_waits_for_each_answer() {
     let served = Served::new();
@@ -290,6 +415,15 @@ fn rows_are_put_from_every_kind_of_file_and_an_export_of_tables_is_imported_whol
     let ids: Vec<_> = requests.iter().map(|request| &request["id"]).collect();
     assert_eq!(ids[..3], ["w", "w-2", "w-3"]);
     assert_eq!(served.stub.seen().rows["w-2"], 40);
+    // What is not imported is named.
+    let text =
+        r#"{"cluster": {"cluster_id": "sample", "region": "eu", "owner": "me"}, "tasks": []}"#;
+    std::fs::write(rows("whole.json"), text).expect("writes");
+    let ran = served.run(&["import", "whole.json"]).ended(0);
+    for told in ["warning: these columns of the cluster", "region", "owner"] {
+        assert!(ran.stderr.contains(told), "{told}: {ran:?}");
+    }
+    assert!(!ran.stderr.contains("cluster_id"), "{ran:?}");
     // Another cluster's state is not taken by accident.
     served.host.sample_of("other", "other", 3);
     let ran = served

@@ -1,20 +1,21 @@
 //! When to write a checkpoint.
 //!
-//! - **C1** Soon, for those who read the file: after [`QUIET`] without a change, or [`LATEST`] after the first
+//! - **CA1** Soon, for those who read the file: after [`QUIET`] without a change, or [`LATEST`] after the first
 //!   one that is not in it.
-//! - **C2** Seldom, for the disk: never more than a tenth of the time goes into checkpoints.
-//! - **C3** Not into a foreign writer's face: while it holds the public file open for writing, and for [`COURTESY`] after it
+//! - **CA2** Seldom, for the disk: never more than a tenth of the time goes into checkpoints. The scribe pauses between
+//!   their steps for that ([`SHARE`]), so that a large one takes long and the next may follow at once.
+//! - **CA3** Not into a foreign writer's face: while it holds the public file open for writing, and for [`COURTESY`] after it
 //!   changed it, that file is left alone. The private checkpoint and the log have everything meanwhile.
 
 use std::time::{Duration, Instant};
 
-/// C1: nothing has changed for this long.
+/// CA1: nothing has changed for this long.
 pub const QUIET: Duration = Duration::from_millis(200);
-/// C1: something changed this long ago.
+/// CA1: something changed this long ago.
 pub const LATEST: Duration = Duration::from_secs(1);
-/// C2: of this many parts of the time, one may be spent.
+/// CA2: of this many parts of the time, one may be spent.
 pub const SHARE: u32 = 10;
-/// C3.
+/// CA3.
 pub const COURTESY: Duration = Duration::from_secs(5);
 /// After a checkpoint that failed.
 const RETRY: Duration = Duration::from_secs(5);
@@ -24,9 +25,9 @@ const RETRY: Duration = Duration::from_secs(5);
 pub struct Cadence {
     /// The first and the last change that no checkpoint has begun after.
     changes: Option<(Instant, Instant)>,
-    /// When the one that is being written began.
-    running_since: Option<Instant>,
-    /// C2.
+    /// One is being written.
+    is_running: bool,
+    /// After a failure.
     not_before: Option<Instant>,
 }
 
@@ -39,33 +40,30 @@ impl Cadence {
 
     /// When to begin, if a checkpoint is owed and none is being written.
     pub fn due(&self) -> Option<Instant> {
-        let (first, last) = self.changes.filter(|_| self.running_since.is_none())?;
+        let (first, last) = self.changes.filter(|_| !self.is_running)?;
         let due = (last + QUIET).min(first + LATEST);
         Some(self.not_before.map_or(due, |limit| due.max(limit)))
     }
 
     /// Nothing is owed and nothing is being written.
     pub fn is_idle(&self) -> bool {
-        self.changes.is_none() && self.running_since.is_none()
+        self.changes.is_none() && !self.is_running
     }
 
     /// A checkpoint of everything so far begins.
-    pub fn began(&mut self, now: Instant) {
+    pub fn began(&mut self) {
         self.changes = None;
-        self.running_since = Some(now);
+        self.is_running = true;
     }
 
-    /// It is durable (C2).
-    pub fn succeeded(&mut self, now: Instant) {
-        if let Some(began) = self.running_since.take() {
-            let took = now.saturating_duration_since(began);
-            self.wait_until(now + took * (SHARE - 1));
-        }
+    /// It is durable.
+    pub fn succeeded(&mut self) {
+        self.is_running = false;
     }
 
     /// It failed: what it should have held is still owed.
     pub fn failed(&mut self, now: Instant) {
-        self.running_since = None;
+        self.is_running = false;
         self.changed(now);
         self.wait_until(now + RETRY);
     }
@@ -97,18 +95,18 @@ mod tests {
     }
 
     #[test]
-    fn changes_during_a_checkpoint_are_owed_and_a_tenth_of_the_time_is_the_most() {
+    fn changes_during_a_checkpoint_are_owed_and_one_is_written_at_a_time() {
         let start = Instant::now();
         let mut cadence = Cadence::default();
         cadence.changed(start);
-        cadence.began(start);
+        cadence.began();
         assert_eq!(cadence.due(), None);
         cadence.changed(start + 100 * MS);
         assert_eq!(cadence.due(), None, "one at a time");
-        cadence.succeeded(start + 700 * MS);
-        assert_eq!(cadence.due(), Some(start + 7000 * MS), "0.7 s of 7 s");
-        cadence.began(start + 7000 * MS);
-        cadence.succeeded(start + 7001 * MS);
+        cadence.succeeded();
+        assert_eq!(cadence.due(), Some(start + 300 * MS));
+        cadence.began();
+        cadence.succeeded();
         assert!(cadence.is_idle());
     }
 
@@ -117,7 +115,7 @@ mod tests {
         let start = Instant::now();
         let mut cadence = Cadence::default();
         cadence.changed(start);
-        cadence.began(start);
+        cadence.began();
         cadence.failed(start);
         assert_eq!(cadence.due(), Some(start + RETRY));
     }

@@ -8,8 +8,8 @@ use std::fs;
 use std::path::Path;
 
 use bytes::Bytes;
-use sherwood_client::Snapshot;
 use sherwood_client::import::{self, ImportError};
+use sherwood_client::{ReadError, Snapshot};
 use sherwood_shared::state::State;
 use sherwood_store::Effects;
 use sherwood_store::merge::Theirs;
@@ -55,8 +55,8 @@ pub trait Publish {
     fn pulse(&mut self);
     /// To be called each second. True: the snapshot file was gone and has been made again (W8).
     fn beat(&mut self) -> Result<bool, PublishError>;
-    /// The newest snapshot, as every reader of this host sees it.
-    fn snapshot(&mut self) -> Snapshot;
+    /// The published snapshot, and no older one.
+    fn snapshot(&mut self) -> Result<Snapshot, ReadError>;
     /// The published generation.
     fn generation(&self) -> u64;
     /// The snapshot file.
@@ -123,8 +123,8 @@ impl Publish for Publisher {
     fn beat(&mut self) -> Result<bool, PublishError> {
         self.beat()
     }
-    fn snapshot(&mut self) -> Snapshot {
-        self.snapshot().clone()
+    fn snapshot(&mut self) -> Result<Snapshot, ReadError> {
+        self.published()
     }
     fn generation(&self) -> u64 {
         self.generation()

@@ -3,27 +3,32 @@
 //! Another program has read the public file, changed something and written the whole again. What it changed is the
 //! difference to what it had read, and that is what is merged: everything else in its file is merely old.
 //!
-//! - **D1** Only a file whose owner may write counts.
-//! - **D2** A checkpoint of ours that is not the newest is not a change: somebody put an old file back. Merging it would take back
+//! - **FO1** Only a file whose owner may write counts.
+//! - **FO2** A checkpoint of ours that is not the newest is not a change: somebody put an old file back. Merging it would take back
 //!   what was acknowledged since, so it is refused, and `sherwood recover` goes back for those who mean to.
-//! - **D3** What it was made from is not known for sure: while it was being written we may have replaced what it read. So it is
-//!   compared with the base and with the older private checkpoint too, and the one that it differs from least counts.
+//! - **FO3** What it was made from is one of the states that stood at the public name in the last minutes: we may have replaced
+//!   what it read while it was being written. If the file kept our keys they say which; else the one with the same
+//!   `updated_at` of the cluster; else the one that it differs from least.
+//!
+//! Not promised: FO3 for a program that takes more than ten minutes from reading to writing and keeps neither. Its old values may
+//! come back.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use sherwood_client::import;
 use sherwood_client::locate::ClusterId;
 use sherwood_shared::state::State;
-use sherwood_store::checkpoint::{Checkpoints, Public, is_checkpoint, read_position};
+use sherwood_store::checkpoint::{
+    CheckpointError, Checkpoints, Position, Public, is_checkpoint, read_position,
+};
 use sherwood_store::merge::{Diff, Theirs, diff};
 use tracing::debug;
 
 use crate::flight::Access;
 use crate::log::chain;
+use crate::observe::FileId;
 
 /// A foreign file, read.
 #[derive(Debug)]
@@ -39,7 +44,7 @@ pub struct Loaded {
 pub struct Comparer {
     /// The bases.
     pub checkpoints: Arc<Checkpoints>,
-    /// D1.
+    /// FO1.
     pub access: Arc<Access>,
     /// Whose states they are.
     pub cluster: ClusterId,
@@ -55,20 +60,13 @@ pub enum Comparison {
 }
 
 impl Comparer {
-    /// Compares what was read from `path`.
+    /// Compares what was read from `path`, which was `id` before and after.
     ///
     /// # Errors
     ///
     /// Why the file is refused, in words.
-    pub fn compare(&self, path: &Path, loaded: &Loaded) -> Result<Comparison, String> {
-        let owner = fs::metadata(path)
-            .map_err(|error| format!("{path:?} cannot be looked at: {error}"))?
-            .uid();
-        if !self.access.may_write_as(owner) {
-            return Err(format!(
-                "{path:?} belongs to uid {owner}, who may not write: have a writer replace it, or allow that user with `write_users` under [access]"
-            ));
-        }
+    pub fn compare(&self, path: &Path, id: FileId, loaded: &Loaded) -> Result<Comparison, String> {
+        may_count(path, id.owner(), &self.access)?;
         let at_public_name = path == self.checkpoints.public_path();
         if at_public_name
             && matches!(
@@ -86,60 +84,71 @@ impl Comparer {
                 position.sequence
             ));
         }
-        let mut best: Option<Diff> = None;
-        for candidate in self.candidates(loaded)? {
-            let base = match import::read_parquet(&candidate, Some(self.cluster.as_str())) {
-                Ok(base) => base,
-                Err(error) => {
-                    debug!(base = %candidate.display(), error = chain(&error), "not a base");
-                    continue;
-                }
-            };
-            let found = diff(&base, &loaded.theirs).map_err(|error| chain(&error))?;
-            if best
-                .as_ref()
-                .is_none_or(|best| weight(&found) < weight(best))
-            {
-                best = Some(found);
-            }
-            if best.as_ref().is_some_and(Diff::is_empty) {
-                break;
-            }
-        }
-        let changes = match best {
-            Some(changes) => changes,
-            // Nothing tells what it was made from: then only what is new in it counts.
-            None => diff(&State::empty(self.cluster.as_str()), &loaded.theirs)
-                .map_err(|error| chain(&error))?,
-        };
+        let changes = self.changes(path, loaded)?;
         Ok(match changes.is_empty() {
             true => Comparison::Known,
             false => Comparison::Changes(Box::new(changes)),
         })
     }
 
-    /// D3. The one that the file itself names, if its writer kept our keys and we still have it; else the base, and the older
-    /// private checkpoint.
-    fn candidates(&self, loaded: &Loaded) -> Result<Vec<PathBuf>, String> {
-        let listed = self.checkpoints.list().map_err(|error| chain(&error))?;
-        if let Some(position) = read_position(&loaded.bytes)
-            && let Some(named) = listed.iter().find(|one| one.sequence == position.sequence)
-        {
-            return Ok(vec![named.path.clone()]);
+    /// FO3.
+    fn changes(&self, path: &Path, loaded: &Loaded) -> Result<Diff, String> {
+        let diff = |base: &State| diff(base, &loaded.theirs).map_err(|error| chain(&error));
+        let load = |base: &Path| import::read_parquet(base, Some(self.cluster.as_str()));
+        let failed = |error: CheckpointError| chain(&error);
+        if let Some(Position { sequence, .. }) = read_position(&loaded.bytes) {
+            let base = self.checkpoints.base_at(sequence).map_err(failed)?;
+            let base = base.ok_or_else(|| {
+                format!(
+                    "{path:?} was made from the state at position {sequence} of the log, which is too long ago: what was changed since cannot be told from what it is to change. Read the state again, and repeat the change"
+                )
+            })?;
+            return diff(&load(&base).map_err(|error| chain(&error))?);
         }
-        let base = self.checkpoints.base();
-        let inode = |path: &Path| {
-            let found = fs::metadata(path).ok()?;
-            Some((found.dev(), found.ino()))
-        };
-        let of_base = inode(&base);
-        let mut candidates = vec![base];
-        // Only where the base is a checkpoint was there an older one to be read.
-        if let Some(at) = listed.iter().position(|one| inode(&one.path) == of_base) {
-            candidates.extend(listed.into_iter().skip(at + 1).map(|one| one.path));
+        let mut best: Option<Diff> = None;
+        for candidate in self.checkpoints.bases().map_err(failed)? {
+            let base = match load(&candidate) {
+                Ok(base) => base,
+                Err(error) => {
+                    debug!(base = %candidate.display(), error = chain(&error), "not a base");
+                    continue;
+                }
+            };
+            let found = diff(&base)?;
+            // The engine's clock stands in each checkpoint, and a program that leaves it alone tells what it read.
+            let theirs = loaded.theirs.state.updated_at_millis();
+            let is_it =
+                found.is_empty() || (theirs.is_some() && theirs == base.updated_at_millis());
+            if is_it {
+                return Ok(found);
+            }
+            if best
+                .as_ref()
+                .is_none_or(|best| weight(&found) < weight(best))
+            {
+                best = Some(found);
+            }
         }
-        Ok(candidates)
+        match best {
+            Some(changes) => Ok(changes),
+            // Nothing tells what it was made from: then only what is new in it counts.
+            None => diff(&State::empty(self.cluster.as_str())),
+        }
     }
+}
+
+/// FO1.
+///
+/// # Errors
+///
+/// Why not, in words.
+pub fn may_count(path: &Path, owner: u32, access: &Access) -> Result<(), String> {
+    if access.may_write_as(owner) {
+        return Ok(());
+    }
+    Err(format!(
+        "{path:?} belongs to uid {owner}, who may not write: have a writer replace it, or allow that user with `write_users` under [access]"
+    ))
 }
 
 /// Rows that differ.

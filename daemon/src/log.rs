@@ -84,6 +84,12 @@ impl Trouble {
         new
     }
 
+    /// The trouble, while there is one.
+    #[must_use]
+    pub fn current(&self) -> Option<&str> {
+        self.last.as_deref()
+    }
+
     /// The trouble is over. Was there any?
     pub fn is_over(&mut self) -> bool {
         self.last.take().is_some()

@@ -7,7 +7,10 @@ use std::io;
 use std::sync::mpsc::{self, Sender};
 use std::thread;
 
+use sherwood_client::locate::StateDir;
 use sherwood_store::log::{KeepError, Keeper};
+
+use crate::scribe::is_here;
 
 /// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,11 +35,17 @@ pub struct Kept {
 /// # Errors
 ///
 /// The thread cannot be started.
-pub fn start(keeper: Keeper, report: impl Fn(Kept) + Send + 'static) -> io::Result<Sender<Chore>> {
+pub fn start(
+    keeper: Keeper,
+    dir: StateDir,
+    report: impl Fn(Kept) + Send + 'static,
+) -> io::Result<Sender<Chore>> {
     let (chores, inbox) = mpsc::channel();
     let work = move || {
         for chore in inbox {
+            // In a directory that took the place of ours nothing is ours to prepare or to delete.
             let result = match chore {
+                _ if !is_here(&dir) => Ok(()),
                 Chore::Prepare => keeper.prepare().map(drop),
                 Chore::Release(through) => keeper.release(through).map(drop),
             };

@@ -4,7 +4,7 @@
 //! written at that moment: whatever is wrong is reported as what it is now, and looked at again
 //! when it changes.
 //!
-//! A file is known by device, inode, size, mtime and ctime. Two different contents can share all of
+//! A file is known by device, inode, size, owner, mtime and ctime. Two different contents can share all of
 //! these only if both were written within one tick of the kernel's coarse clock (10 ms at most), so
 //! a look that began sooner than [`TICK`] after the file's ctime is not *conclusive*: the next look
 //! reads the file again.
@@ -38,11 +38,18 @@ pub struct FileId {
     device: u64,
     inode: u64,
     size: u64,
+    owner: u32,
     mtime: (i64, i64),
     ctime: (i64, i64),
 }
 
 impl FileId {
+    /// The file's owner.
+    #[must_use]
+    pub fn owner(&self) -> u32 {
+        self.owner
+    }
+
     /// Of the file `path`, links followed.
     pub fn of(path: &Path) -> io::Result<Self> {
         fs::metadata(path).map(|found| Self::from(&found))
@@ -69,6 +76,7 @@ impl From<&fs::Metadata> for FileId {
             device: found.dev(),
             inode: found.ino(),
             size: found.size(),
+            owner: found.uid(),
             mtime: (found.mtime(), found.mtime_nsec()),
             ctime: (found.ctime(), found.ctime_nsec()),
         }
@@ -100,6 +108,15 @@ impl Tried {
             at: Instant::now(),
             conclusive: true,
             refusal: None,
+        }
+    }
+
+    /// The same file, refused after all.
+    #[must_use]
+    pub fn refused(self, what: String) -> Self {
+        Self {
+            refusal: Some(what),
+            ..self
         }
     }
 
@@ -229,22 +246,24 @@ pub fn observe(ends: &impl Ends, request: &Request) -> Sight {
         };
     }
     match try_file(ends, &file, id, same.map(|tried| tried.at)) {
-        Attempt::Good(loaded, mut tried) => match request.comparer.compare(&file.path, &loaded) {
-            Ok(Comparison::Known) => Sight::Unchanged { tried: Some(tried) },
-            Ok(Comparison::Changes(changes)) => Sight::Foreign {
-                changes,
-                bytes: loaded.bytes,
-                file: file.path,
-                tried,
-            },
-            Err(what) => {
-                tried.refusal = Some(what.clone());
-                Sight::Refused {
-                    what,
-                    tried: Some(tried),
+        Attempt::Good(loaded, mut tried) => {
+            match request.comparer.compare(&file.path, tried.id, &loaded) {
+                Ok(Comparison::Known) => Sight::Unchanged { tried: Some(tried) },
+                Ok(Comparison::Changes(changes)) => Sight::Foreign {
+                    changes,
+                    bytes: loaded.bytes,
+                    file: file.path,
+                    tried,
+                },
+                Err(what) => {
+                    tried.refusal = Some(what.clone());
+                    Sight::Refused {
+                        what,
+                        tried: Some(tried),
+                    }
                 }
             }
-        },
+        }
         Attempt::Bad(tried, what) => Sight::Refused {
             what,
             tried: Some(tried),
@@ -310,7 +329,7 @@ mod tests {
 
     use std::sync::Arc;
 
-    use sherwood_client::Snapshot;
+    use sherwood_client::{ReadError, Snapshot};
     use sherwood_shared::state::State;
     use sherwood_store::Effects;
     use sherwood_store::checkpoint::Checkpoints;
@@ -353,7 +372,7 @@ mod tests {
         fn beat(&mut self) -> Result<bool, PublishError> {
             match *self {}
         }
-        fn snapshot(&mut self) -> Snapshot {
+        fn snapshot(&mut self) -> Result<Snapshot, ReadError> {
             match *self {}
         }
         fn generation(&self) -> u64 {
@@ -457,6 +476,7 @@ mod tests {
             device: 0,
             inode: 0,
             size: 0,
+            owner: 0,
             mtime: (0, 0),
             ctime: (seconds, nanos),
         };

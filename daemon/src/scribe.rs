@@ -1,28 +1,32 @@
 //! Writes what readers of files see, on a thread of its own: checkpoints and the metadata.
 //!
 //! The loop decides when; the scribe works through one job after the other and reports each. A checkpoint is written
-//! in small steps with pauses (C2 of [`crate::cadence`]), from a snapshot, so that it holds up nobody.
+//! in small steps with pauses (CA2 of [`crate::cadence`]), from a snapshot, so that it holds up nobody.
 //!
-//! - **B1** A checkpoint is private first: recovery and merges start from files that nobody else writes. Then, as a job
+//! - **SC1** A checkpoint is private first: recovery and merges start from files that nobody else writes. Then, as a job
 //!   of its own, it becomes the public file.
-//! - **B2** The public name is taken by exchange. What stood there comes out whole, and is ours to look at: if it is
+//! - **SC2** The public name is taken by exchange. What stood there comes out whole, and is ours to look at: if it is
 //!   not what the loop knew, it is handed back as *displaced* and nothing of it is lost.
-//! - **B3** While somebody has the public file open for writing, or has just changed it, it is left alone (C3).
+//! - **SC3** While somebody has the public file open for writing, or has just changed it, it is left alone (CA3).
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use bytes::Bytes;
+use nix::fcntl::OFlag;
 use sherwood_client::Snapshot;
+use sherwood_client::locate::StateDir;
 use sherwood_shared::in_use::is_open_for_writing;
 use sherwood_store::checkpoint::{
-    CheckpointError, Checkpoints, Free, Pace, Position, Rejected, Share,
+    CheckpointError, Checkpoints, Halt, Pace, Position, Rejected, Share, Step,
 };
 
 use crate::cadence::{COURTESY, SHARE};
@@ -32,14 +36,14 @@ use crate::observe::FileId;
 /// What the scribe is asked to do.
 #[derive(Debug)]
 pub enum Job {
-    /// Write a private checkpoint (B1).
+    /// Write a private checkpoint (SC1).
     Checkpoint {
         /// Of this state.
         snapshot: Snapshot,
         /// Where in the log it stands.
         position: Position,
     },
-    /// Make a private checkpoint the public file (B2, B3).
+    /// Make a private checkpoint the public file (SC2, SC3).
     Publish {
         /// The private file.
         checkpoint: PathBuf,
@@ -74,10 +78,10 @@ pub enum Report {
         checkpoint: PathBuf,
         /// The public file.
         id: FileId,
-        /// What was moved aside: a refused file, or one that the loop did not know (B2).
+        /// What was moved aside: a refused file, or one that the loop did not know (SC2).
         displaced: Option<Rejected>,
     },
-    /// Somebody is at work there, or has been (B3): later. What stands there may have to be looked at first.
+    /// Somebody is at work there, or has been (SC3): later. What stands there may have to be looked at first.
     Held {
         /// The private file.
         checkpoint: PathBuf,
@@ -112,12 +116,13 @@ impl Scribe {
     pub fn start(
         checkpoints: Arc<Checkpoints>,
         keeper: MetadataKeeper,
+        dir: StateDir,
         report: impl Fn(Report) + Send + 'static,
     ) -> io::Result<Self> {
         let (jobs, inbox) = mpsc::channel();
         let stop = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&stop);
-        let work = move || work(&checkpoints, keeper, &inbox, &told, report);
+        let work = move || work(&checkpoints, keeper, &dir, &inbox, &told, report);
         let thread = thread::Builder::new()
             .name("scribe".to_owned())
             .spawn(work)?;
@@ -156,13 +161,16 @@ impl Drop for Scribe {
 fn work(
     checkpoints: &Checkpoints,
     mut keeper: MetadataKeeper,
+    dir: &StateDir,
     inbox: &Receiver<Job>,
     stop: &AtomicBool,
     report: impl Fn(Report),
 ) {
     for job in inbox {
-        let mut pace = Share::new(SHARE - 1, stop);
-        report(match job {
+        let kind = job.kind();
+        let mut pace = Here::new(Share::new(SHARE - 1, stop), dir);
+        // An encoder's mistake is a checkpoint that failed, and not the end of all checkpoints.
+        let done = catch_unwind(AssertUnwindSafe(|| match job {
             Job::Checkpoint { snapshot, position } => {
                 checkpoint(checkpoints, &snapshot, position, &mut pace)
             }
@@ -171,14 +179,89 @@ fn work(
             }
             Job::Base(bytes) => Report::Base(checkpoints.set_base(&bytes)),
             Job::Metadata(facts) => Report::Metadata(keeper.tend(&facts, Instant::now())),
-        });
+        }));
+        report(done.unwrap_or_else(|_| kind.failed(checkpoints.public_path())));
         if stop.load(Ordering::Relaxed) {
             return;
         }
     }
 }
 
-/// B1.
+/// What a job was, once it is gone.
+#[derive(Clone, Copy)]
+enum Kind {
+    Checkpoint,
+    Publish,
+    Base,
+    Metadata,
+}
+
+impl Job {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Checkpoint { .. } => Kind::Checkpoint,
+            Self::Publish { .. } => Kind::Publish,
+            Self::Base(_) => Kind::Base,
+            Self::Metadata(_) => Kind::Metadata,
+        }
+    }
+}
+
+impl Kind {
+    /// The report of a job that panicked.
+    fn failed(self, path: &Path) -> Report {
+        let error = CheckpointError::Io {
+            action: "write",
+            path: path.to_owned(),
+            source: io::Error::other("a mistake in this program, whose message is on stderr"),
+        };
+        match self {
+            Self::Checkpoint => Report::CheckpointFailed(error),
+            Self::Publish => Report::PublishFailed {
+                checkpoint: PathBuf::new(),
+                error,
+            },
+            Self::Base => Report::Base(Err(error)),
+            Self::Metadata => Report::Metadata(Ok(None)),
+        }
+    }
+}
+
+/// A pace that takes no step in a directory that took the place of ours.
+struct Here<'a, P> {
+    pace: P,
+    dir: &'a StateDir,
+}
+
+impl<'a, P> Here<'a, P> {
+    fn new(pace: P, dir: &'a StateDir) -> Self {
+        Self { pace, dir }
+    }
+}
+
+impl<P: Pace> Pace for Here<'_, P> {
+    fn before(&mut self, step: Step) -> Result<(), Halt> {
+        self.pace.before(step)?;
+        let changes_names = matches!(
+            step,
+            Step::Create | Step::Name | Step::Publish | Step::Base | Step::Remove
+        );
+        if changes_names && !is_here(self.dir) {
+            return Err(Halt::Fail(io::Error::other(
+                "another directory stands at its path",
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// Does the directory's path still lead to it?
+#[must_use]
+pub fn is_here(dir: &StateDir) -> bool {
+    StateDir::open(dir.path()).is_ok_and(|here| here.identity() == dir.identity())
+}
+
+/// SC1.
 pub fn checkpoint(
     checkpoints: &Checkpoints,
     snapshot: &Snapshot,
@@ -188,7 +271,7 @@ pub fn checkpoint(
     let written = checkpoints.write(snapshot, position, pace);
     let kept = written.and_then(|written| {
         // Old ones that cannot be removed are tried again after the next.
-        checkpoints.prune(&mut Free)?;
+        checkpoints.prune(pace)?;
         Ok((written, checkpoints.oldest_kept()?))
     });
     match kept {
@@ -202,7 +285,7 @@ pub fn checkpoint(
     }
 }
 
-/// B2 and B3.
+/// SC2 and SC3.
 pub fn publish(
     checkpoints: &Checkpoints,
     checkpoint: PathBuf,
@@ -235,22 +318,39 @@ fn replaced(
     if !known.may_be_replaced(public).map_err(unseen)? {
         return Ok(None);
     }
-    let (found, displaced) = checkpoints.exchange(checkpoint, pace)?;
-    let id = FileId::from(&found);
-    let Some(displaced) = displaced else {
-        return Ok(Some((id, None)));
+    let exchanged = checkpoints.exchange(checkpoint, pace)?;
+    let id = FileId::from(&exchanged.found);
+    let aside = match exchanged.displaced {
+        Some(displaced) => put_aside(checkpoints, &displaced, known)?,
+        None => None,
     };
-    let out = FileId::of(&displaced).map_err(unseen)?;
-    let is_known = known.id().is_some_and(|known| known.is_renamed(out));
-    if !is_known || is_being_written(&displaced).map_err(unseen)? {
+    exchanged.rest?;
+    Ok(Some((id, aside)))
+}
+
+/// SC2: what came out of the exchange goes if the loop knew it and had no quarrel with it.
+fn put_aside(
+    checkpoints: &Checkpoints,
+    displaced: &Path,
+    known: &Known,
+) -> Result<Option<Rejected>, CheckpointError> {
+    let out = FileId::of(displaced).ok();
+    let is_known = known
+        .id()
+        .is_some_and(|known| out.is_some_and(|out| known.is_renamed(out)));
+    if !is_known || is_being_written(displaced).unwrap_or(true) {
         let why = "it was replaced or written at the very moment at which our checkpoint took its place; it is read here";
-        return Ok(Some((id, Some(checkpoints.reject(&displaced, why)?))));
+        return checkpoints.reject(displaced, why).map(Some);
     }
-    if let Known::Refused(_, reason) = known {
-        return Ok(Some((id, Some(checkpoints.reject(&displaced, reason)?))));
+    if let Known::Refused(_, _, reason) = known {
+        return checkpoints.reject(displaced, reason).map(Some);
     }
-    fs::remove_file(&displaced).map_err(unseen)?;
-    Ok(Some((id, None)))
+    fs::remove_file(displaced).map_err(|source| CheckpointError::Io {
+        action: "remove",
+        path: displaced.to_owned(),
+        source,
+    })?;
+    Ok(None)
 }
 
 /// What the loop knows to stand at the public name.
@@ -260,21 +360,23 @@ pub enum Known {
     Nothing,
     /// A checkpoint of ours.
     Ours(FileId),
-    /// Another's file, whose changes we have.
-    Merged(FileId),
-    /// Another's file that was refused, and why.
-    Refused(FileId, String),
+    /// Another's file, whose changes we have, and since when we know it.
+    Merged(FileId, Instant),
+    /// Another's file that was refused, since when we know it, and why.
+    Refused(FileId, Instant, String),
 }
 
 impl Known {
-    fn id(&self) -> Option<FileId> {
+    /// The file.
+    #[must_use]
+    pub fn id(&self) -> Option<FileId> {
         match self {
             Self::Nothing => None,
-            Self::Ours(id) | Self::Merged(id) | Self::Refused(id, _) => Some(*id),
+            Self::Ours(id) | Self::Merged(id, _) | Self::Refused(id, ..) => Some(*id),
         }
     }
 
-    /// B3.
+    /// SC3.
     fn may_be_replaced(&self, path: &Path) -> io::Result<bool> {
         let found = match fs::metadata(path) {
             Ok(found) => found,
@@ -284,12 +386,23 @@ impl Known {
         if self.id() != Some(FileId::from(&found)) || is_being_written(path)? {
             return Ok(false);
         }
-        // A time ahead of ours is as good as now.
-        let age = SystemTime::now().duration_since(found.modified()?);
-        Ok(matches!(self, Self::Ours(_)) || age.is_ok_and(|age| age >= COURTESY))
+        Ok(match self {
+            Self::Nothing => false,
+            Self::Ours(_) => true,
+            Self::Merged(_, since) | Self::Refused(_, since, _) => since.elapsed() >= COURTESY,
+        })
     }
 }
 
 fn is_being_written(path: &Path) -> io::Result<bool> {
-    Ok(is_open_for_writing(&File::open(path)?)? == Some(true))
+    match File::options()
+        .read(true)
+        .custom_flags(OFlag::O_NONBLOCK.bits())
+        .open(path)
+    {
+        Ok(file) => Ok(is_open_for_writing(&file)? == Some(true)),
+        // What we may not read, the kernel does not tell us of.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(false),
+        Err(error) => Err(error),
+    }
 }

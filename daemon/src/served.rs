@@ -5,7 +5,7 @@
 //! that is durable (G1); the log, open for new entries; and only then the snapshot file (W8). Whatever fails on the way,
 //! the last snapshot file has not been touched.
 //!
-//! - **V4** Whatever may put a file at the snapshot's name (a publish, a beat, a start) first looks
+//! - **V4** Whatever may put a file at the snapshot's name (a publish, a beat, a start) or an entry into the log first looks
 //!   whether both locks are still the files at their names. A run directory that was wiped may
 //!   hold the lock and the file of another daemon by now, and a living daemon's file must
 //!   neither lose its name nor be marked.
@@ -13,12 +13,14 @@
 //! Not promised: V4 between that look and the rename. Who wipes a run directory and starts
 //! another daemon there within that moment has two; the loser ends at its next beat.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
 use sherwood_client::locate::{ClusterId, LocateError, StateDir};
-use sherwood_client::{Reader, Snapshot};
+use sherwood_client::{ReadError, Reader, Snapshot};
 use sherwood_shared::schema::{SCHEMA_VERSION, TableId};
 use sherwood_store::checkpoint::{CheckpointError, Checkpoints, Free, Position};
 use sherwood_store::lock::{Holder, Lock, LockError, STATE_LOCK};
@@ -29,12 +31,15 @@ use tracing::{debug, info, warn};
 
 use crate::config::Config;
 use crate::ends::{Ends, Publish};
-use crate::engine::{Engine, Stage, wall_clock};
+use crate::engine::{Engine, Stage, StageError, is_of_effects, wall_clock};
+use crate::flight::Access;
+use crate::foreign::may_count;
 use crate::generation::{GenerationError, Generations, Seen};
 use crate::log::chain;
 use crate::metadata::Facts;
 use crate::publish::{Options, PublishError, Published};
 use crate::run_dir::{self, RunDirError};
+use crate::scribe::is_here;
 
 /// The engine of a served cluster.
 pub type ServedEngine<P> = Engine<Served<P>, Log, Outcomes>;
@@ -52,9 +57,18 @@ pub enum StartError {
     /// The state does not come back. Everything is where it was.
     #[error("the state is not loaded")]
     Recover(#[from] RecoverError),
+    /// A state that somebody left who may not write (FO1).
+    #[error("the state is not loaded: {what}")]
+    Owner {
+        /// Whose it is, and what to do.
+        what: String,
+    },
     /// The log cannot be opened. Nothing in it was changed.
     #[error(transparent)]
     Log(#[from] LogError),
+    /// The snapshot that was just made cannot be read.
+    #[error("the snapshot cannot be read")]
+    Read(#[from] ReadError),
     /// The first checkpoint cannot be written, without which no change may be logged.
     #[error("the first checkpoint is not written")]
     Checkpoint(#[from] CheckpointError),
@@ -94,6 +108,14 @@ pub enum ServeError {
     /// No generation to publish with.
     #[error(transparent)]
     Generation(#[from] GenerationError),
+    /// The state directory is gone, or another stands at its path: what is written now would be in the wrong place.
+    #[error(
+        "the state directory {path:?} was moved or replaced: put it back, or wait until the new one is served"
+    )]
+    Elsewhere {
+        /// The path.
+        path: PathBuf,
+    },
     /// V4: another daemon has taken our place.
     #[error("another daemon serves this cluster by now, and this one stops")]
     Lost,
@@ -128,10 +150,13 @@ pub struct Served<P> {
     run_lock: Arc<Lock>,
     generations: Generations,
     publisher: P,
+    /// Of the last snapshot that could be read: nodes, tasks, content.
+    rows: [usize; 3],
     /// What the last commit wrote.
     published: Option<Published>,
     /// Another daemon has taken our place (V4).
     lost: Option<LockError>,
+    is_lost: bool,
     /// The state file that readers of files find; `None`: there is none yet.
     pub parquet_path: Option<PathBuf>,
 }
@@ -181,6 +206,16 @@ pub fn begin<E: Ends>(
     if before.is_some() && is_empty {
         let dir = dir.path().to_path_buf();
         return Err(LocateError::Nothing { dir }.into());
+    }
+    if let Some(adopted) = &recovered.adopted {
+        let owner = fs::metadata(adopted)
+            .map_err(|source| LocateError::Inspect {
+                path: adopted.clone(),
+                source,
+            })?
+            .uid();
+        let (access, _) = Access::resolve(&config.access.users, &config.access.groups);
+        may_count(adopted, owner, &access).map_err(|what| StartError::Owner { what })?;
     }
     tell(&recovered, &dir, is_empty);
     let cluster = recovered.cluster.clone();
@@ -238,8 +273,10 @@ pub fn begin<E: Ends>(
         run_lock,
         generations,
         publisher,
+        rows: [0; 3],
         published: None,
         lost: None,
+        is_lost: false,
         parquet_path: recovered
             .adopted
             .clone()
@@ -253,7 +290,7 @@ pub fn begin<E: Ends>(
         Some(checkpoint) => checkpoint.path,
         // Before the first entry is logged (C6).
         None => {
-            let snapshot = served.publisher.snapshot();
+            let snapshot = served.publisher.snapshot()?;
             let written = checkpoints.write(&snapshot, position, &mut Free)?;
             // What another program left is the first base: as we read it, since it may have been replaced meanwhile.
             checkpoints.base_on(&written.path)?;
@@ -330,8 +367,10 @@ impl<P: Publish> Served<P> {
 
     /// What the metadata should say now.
     pub fn facts(&mut self) -> Facts {
-        let snapshot = self.publisher.snapshot();
-        let rows = |id| usize::try_from(snapshot.table(id).len()).unwrap_or(usize::MAX);
+        if let Ok(snapshot) = self.publisher.snapshot() {
+            let rows = |id| usize::try_from(snapshot.table(id).len()).unwrap_or(usize::MAX);
+            self.rows = TableId::ALL.map(rows);
+        }
         Facts {
             cluster_id: self.cluster.to_string(),
             state_path: self.dir.path().to_path_buf(),
@@ -340,7 +379,7 @@ impl<P: Publish> Served<P> {
             generation: self.publisher.generation(),
             history: self.generations.history_hex().to_owned(),
             schema_version: SCHEMA_VERSION,
-            rows: TableId::ALL.map(rows),
+            rows: self.rows,
             daemon_pid: std::process::id(),
         }
     }
@@ -402,20 +441,40 @@ impl<P: Publish> Served<P> {
 
 impl<P: Publish> Stage for Served<P> {
     type Staged = P::Staged;
-    type Error = ServeError;
 
-    fn stage(&mut self, effects: &Effects) -> Result<Option<P::Staged>, ServeError> {
-        match self.keep_locks() {
-            Err(ServeError::Lock(error @ LockError::Held { .. })) => {
-                self.lost = Some(error);
-                return Err(ServeError::Lost);
+    fn stage(&mut self, effects: &Effects) -> Result<Option<P::Staged>, StageError> {
+        self.may_log()?;
+        self.generations
+            .ensure(self.publisher.generation())
+            .map_err(|error| StageError::Passing(ServeError::from(error).into()))?;
+        self.publisher.stage(effects).map_err(|source| {
+            let is_of_effects = is_of_effects(&source);
+            let told = ServeError::Publish { source }.into();
+            match is_of_effects {
+                true => StageError::Effects(told),
+                false => StageError::Passing(told),
             }
-            kept => kept?,
+        })
+    }
+
+    /// V4, once and for all: who has our place may have logged by now, even if it ends again.
+    fn may_log(&mut self) -> Result<(), StageError> {
+        if self.is_lost {
+            return Err(StageError::Lost(ServeError::Lost.into()));
         }
-        self.generations.ensure(self.publisher.generation())?;
-        self.publisher
-            .stage(effects)
-            .map_err(|source| ServeError::Publish { source })
+        if !is_here(&self.dir) {
+            let path = self.dir.path().to_path_buf();
+            return Err(StageError::Passing(ServeError::Elsewhere { path }.into()));
+        }
+        match self.keep_locks() {
+            Ok(()) => Ok(()),
+            Err(ServeError::Lock(error @ LockError::Held { .. })) => {
+                self.is_lost = true;
+                self.lost = Some(error);
+                Err(StageError::Lost(ServeError::Lost.into()))
+            }
+            Err(error) => Err(StageError::Passing(error.into())),
+        }
     }
 
     fn staged_generation(&self, staged: &P::Staged) -> u64 {
@@ -430,7 +489,7 @@ impl<P: Publish> Stage for Served<P> {
         self.publisher.abandon(staged);
     }
 
-    fn snapshot(&mut self) -> Snapshot {
+    fn snapshot(&mut self) -> Result<Snapshot, ReadError> {
         self.publisher.snapshot()
     }
 

@@ -26,9 +26,9 @@ mod files;
 mod looks;
 mod requests;
 
-use std::collections::VecDeque;
-use std::sync::Arc;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use sherwood_shared::transaction::Answer;
@@ -78,10 +78,10 @@ pub enum Event {
     Hint(Hint),
     /// From the looker.
     Sight(Sight),
-    /// From the scribe.
-    Report(Report),
-    /// From the log's keeper.
-    Kept(Kept),
+    /// From the scribe of that [epoch](Service).
+    Report(u64, Report),
+    /// From the log's keeper of that epoch.
+    Kept(u64, Kept),
 }
 
 /// What the daemon can be told.
@@ -102,6 +102,10 @@ pub struct Service<E: Ends> {
     events: Sender<Event>,
     /// Events that came while a group was collected.
     later: VecDeque<Event>,
+    /// Counts the directories that were served.
+    epoch: u64,
+    /// Requests for which a commit had no time.
+    waiting: VecDeque<Submission>,
     engine: ServedEngine<E::Publisher>,
     checkpoints: Arc<Checkpoints>,
     access: Arc<Access>,
@@ -116,7 +120,11 @@ pub struct Service<E: Ends> {
     files: Files,
     next_beat: Instant,
     troubles: Troubles,
+    health: Health,
 }
+
+/// What is not as it should be, for `status`: by what it concerns.
+type Health = Arc<Mutex<BTreeMap<&'static str, String>>>;
 
 #[derive(Default)]
 struct Troubles {
@@ -129,6 +137,25 @@ struct Troubles {
     metadata: Trouble,
     watch: Trouble,
     socket: Trouble,
+}
+
+impl Troubles {
+    fn current(&self) -> BTreeMap<&'static str, String> {
+        let all = [
+            ("state", &self.state),
+            ("merge", &self.merge),
+            ("snapshot", &self.beat),
+            ("checkpoint", &self.checkpoint),
+            ("state_file", &self.public),
+            ("log", &self.log),
+            ("metadata", &self.metadata),
+            ("watch", &self.watch),
+            ("socket", &self.socket),
+        ];
+        let told =
+            |(what, trouble): (&'static str, &Trouble)| Some((what, trouble.current()?.to_owned()));
+        all.into_iter().filter_map(told).collect()
+    }
 }
 
 impl<E: Ends> Service<E> {
@@ -165,9 +192,10 @@ impl<E: Ends> Service<E> {
             checkpoint,
             public_is_stale,
             replayed > 0,
+            0,
         )?;
         let looks = Looks::begin(&ends, &events, now)?;
-        let log_keeper = requests::start_log_keeper(&mut engine, &events)?;
+        let log_keeper = requests::start_log_keeper(&mut engine, &events, 0)?;
         let mut service = Self {
             flight: None,
             announced,
@@ -179,6 +207,8 @@ impl<E: Ends> Service<E> {
             level,
             events,
             later: VecDeque::new(),
+            epoch: 0,
+            waiting: VecDeque::new(),
             engine,
             checkpoints,
             access,
@@ -188,18 +218,19 @@ impl<E: Ends> Service<E> {
             files,
             next_beat: now + BEAT_INTERVAL,
             troubles: Troubles::default(),
+            health: Health::default(),
         };
         service.start_watch();
         service.open_socket()?;
         service.engine.publisher().announce(replayed);
-        systemd::notify("READY=1");
+        systemd::notify("READY=1\nSTATUS=serving");
         Ok(service)
     }
 
     /// Serves until told to stop (`Ok`), until another daemon has taken over, or until the log fails.
     pub fn run(&mut self, events: &Receiver<Event>) -> Result<(), StartError> {
         loop {
-            let event = match self.later.pop_front() {
+            let event = match self.next_event() {
                 Some(event) => event,
                 None => {
                     let wait = self.deadline().saturating_duration_since(Instant::now());
@@ -221,14 +252,23 @@ impl<E: Ends> Service<E> {
                 Event::Ask { id, reply } => reply(self.outcome_of(&id)),
                 Event::Hint(hint) => self.on_hint(hint),
                 Event::Sight(sight) => self.on_sight(sight)?,
-                Event::Report(report) => self.on_report(report),
-                Event::Kept(kept) => self.on_kept(kept),
+                // What those say who worked for another directory is no concern of this one.
+                Event::Report(epoch, report) if epoch == self.epoch => self.on_report(report),
+                Event::Kept(epoch, kept) if epoch == self.epoch => self.on_kept(kept),
+                Event::Report(..) | Event::Kept(..) => {}
             }
             let now = Instant::now();
             if now >= self.deadline() {
                 self.on_time(now)?;
             }
         }
+    }
+
+    /// What was taken from the channel already: other events first, then requests for which a commit had no time (V5).
+    fn next_event(&mut self) -> Option<Event> {
+        let waiting = &mut self.waiting;
+        let next = self.later.pop_front();
+        next.or_else(|| waiting.pop_front().map(Event::Submit))
     }
 
     fn deadline(&self) -> Instant {
@@ -241,11 +281,33 @@ impl<E: Ends> Service<E> {
     fn on_time(&mut self, now: Instant) -> Result<(), StartError> {
         self.tend_looks(now)?;
         self.tend_files(now);
+        self.announce();
+        self.tell_health();
         if now >= self.next_beat {
             self.next_beat = now + BEAT_INTERVAL;
             self.beat()?;
         }
         Ok(())
+    }
+
+    /// What `status` and the service manager say of us.
+    fn tell_health(&self) {
+        let now = self.troubles.current();
+        let mut told = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        if *told != now {
+            let first = now.iter().next();
+            let word = first.map_or_else(
+                || "STATUS=serving".to_owned(),
+                |(what, why)| {
+                    format!(
+                        "STATUS=serving, with trouble: {what}: {}",
+                        why.replace('\n', " ")
+                    )
+                },
+            );
+            systemd::notify(&word);
+            *told = now;
+        }
     }
 
     /// No new requests; those that wait are answered; the state file becomes current; all durable already.
@@ -270,7 +332,7 @@ impl<E: Ends> Service<E> {
         let stopping = std::thread::spawn(move || flight.stop(DRAIN));
         let mut result = Ok(());
         while result.is_ok() && !stopping.is_finished() {
-            let event = match self.later.pop_front() {
+            let event = match self.next_event() {
                 Some(event) => event,
                 None => match events.recv_timeout(Duration::from_millis(5)) {
                     Ok(event) => event,
@@ -280,7 +342,7 @@ impl<E: Ends> Service<E> {
             match event {
                 Event::Submit(first) => result = self.on_requests(first, events),
                 Event::Ask { id, reply } => reply(self.outcome_of(&id)),
-                Event::Report(report) => self.on_report(report),
+                Event::Report(epoch, report) if epoch == self.epoch => self.on_report(report),
                 _ => {}
             }
         }
@@ -356,9 +418,10 @@ impl<E: Ends> Service<E> {
             "the state directory was replaced by another; that one is served now"
         );
         let replayed = begun.replayed > 0;
+        self.epoch += 1;
         self.engine = begun.engine;
         self.checkpoints = begun.checkpoints;
-        self.log_keeper = requests::start_log_keeper(&mut self.engine, &self.events)?;
+        self.log_keeper = requests::start_log_keeper(&mut self.engine, &self.events, self.epoch)?;
         self.is_segment_asked = true;
         self.files = Files::begin(
             &mut self.engine,
@@ -367,8 +430,9 @@ impl<E: Ends> Service<E> {
             begun.checkpoint,
             begun.public_is_stale,
             replayed,
+            self.epoch,
         )?;
-        self.looks.forget();
+        self.looks.begin_anew();
         self.watch = None;
         self.state_is_good();
         self.start_watch();

@@ -6,6 +6,7 @@ use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use arrow_array::{Array, ArrayRef, Int64Array, ListArray, RecordBatch, StringArray, StructArray};
 use arrow_schema::{DataType, Field};
@@ -17,7 +18,8 @@ use parquet::file::properties::WriterProperties;
 use serde_json::{Value, json};
 use sherwood_client::{Handle, import};
 use sherwood_tests::daemon::{
-    Daemon, Place, await_turn, binary, command, parquet, prepare, state_with_tasks, turn, wait_for,
+    Daemon, Place, await_turn, binary, command, counts, parquet, prepare, state_with_tasks, turn,
+    wait_for,
 };
 
 /// A foreign writer's file: these columns, this schema version if any.
@@ -266,12 +268,16 @@ fn a_bad_file_is_refused_and_left_alone_until_it_is_good() {
     daemon.stop();
 }
 
-/// With a bad state there is no start either, nothing is made, and the last snapshot stays as it is.
+/// Where no checkpoint of ours says what the state is, a bad file is no start, nothing is made, and the last snapshot
+/// stays as it is.
 #[test]
-fn a_daemon_does_not_start_on_a_bad_file() {
+fn a_first_start_on_a_bad_file_is_refused() {
     let place = Place::with_tasks(20);
     Daemon::start(&place).stop();
     let snapshot = fs::read(place.snapshot()).unwrap();
+    for ours in ["checkpoints", "log"] {
+        fs::remove_dir_all(place.state_dir().join(ours)).unwrap();
+    }
     for (what, bytes, said) in bad_files().into_iter().step_by(3) {
         place.write(&bytes);
         let (status, log) = Daemon::spawn(command(place.flags())).end();
@@ -286,7 +292,63 @@ fn a_daemon_does_not_start_on_a_bad_file() {
             fs::read(place.snapshot()).unwrap() == snapshot,
             "{what}: the last snapshot was touched"
         );
+        for ours in ["checkpoints", "log"] {
+            let made = fs::read_dir(place.state_dir().join(ours));
+            let made = made.map_or(0, Iterator::count);
+            assert_eq!(made, 0, "{what}: something was made in {ours}");
+        }
     }
+}
+
+/// What was acknowledged does not depend on the file that others write: with a checkpoint of ours the last state is
+/// served, the bad file is told and left alone, and once nobody is at work on it, it is moved aside.
+#[test]
+fn a_bad_file_does_not_stop_a_start_once_there_is_a_checkpoint() {
+    let place = Place::with_tasks(20);
+    Daemon::start(&place).stop();
+    let rejected = place.state_dir().join("rejected");
+    for (number, (what, bytes, mut said)) in bad_files().into_iter().step_by(7).enumerate() {
+        place.write(&bytes);
+        let mut daemon = Daemon::start(&place);
+        said.push("state_c.parquet".to_owned());
+        await_refusal(&mut daemon, &what, &said);
+        let snapshot = place.reader().snapshot().unwrap();
+        assert_eq!(
+            (counts(&snapshot), turn(&snapshot)),
+            ([3, 20, 2], 0),
+            "{what}"
+        );
+        assert_eq!(fs::read(place.file()).unwrap(), bytes, "{what}");
+        if number % 2 == 0 {
+            daemon.stop();
+        } else {
+            daemon.kill();
+        }
+        assert_eq!(fs::read(place.file()).unwrap(), bytes, "{what}");
+        assert!(!rejected.exists(), "{what}");
+    }
+    let (what, bytes, said) = bad_files().swap_remove(2);
+    place.write(&bytes);
+    let long_ago = SystemTime::now() - Duration::from_secs(60);
+    let file = fs::File::open(place.file()).unwrap();
+    file.set_modified(long_ago).unwrap();
+    let mut daemon = Daemon::start(&place);
+    await_refusal(&mut daemon, &what, &said);
+    wait_for("the last state in the state file", || {
+        import::read_parquet(&place.file(), Some("c")).is_ok()
+    });
+    let mut left: Vec<_> = fs::read_dir(&rejected)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    left.sort();
+    let [aside, reason] = &left[..] else {
+        panic!("{left:?}");
+    };
+    assert_eq!(fs::read(aside).unwrap(), bytes);
+    let reason = fs::read_to_string(reason).unwrap();
+    assert!(said.iter().all(|part| reason.contains(part)), "{reason}");
+    daemon.stop();
 }
 
 #[test]
@@ -369,7 +431,11 @@ fn a_state_or_a_directory_that_disappears_leaves_the_snapshot() {
         ],
     );
     is_still(&mut handle, generation, "no file");
-    assert!(!place.file().exists(), "it is not made up");
+    // It is told, and after a moment for whoever may be replacing it, it is written again.
+    wait_for("the state file", || {
+        import::read_parquet(&place.file(), Some("c")).is_ok()
+    });
+    is_still(&mut handle, generation, "the file made again");
     place.write(&parquet(&state_with_tasks("c", 20, 1)));
     await_turn(&mut handle, 1);
     let generation = handle.latest().generation();

@@ -1,6 +1,7 @@
 //! A daemon ends, another begins: readers go over, and nothing goes back.
 
 use std::fs;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -17,21 +18,25 @@ fn readers_that_wait_and_readers_that_poll_go_over_to_the_new_file() {
     let mut daemon = Daemon::start(&place);
     let reader = place.reader();
     let over = AtomicBool::new(false);
+    let lost = AtomicBool::new(false);
     thread::scope(|threads| {
         // Dropped when this scope's body panics: the threads must not wait for ever.
-        struct Over<'a>(&'a AtomicBool);
+        struct Over<'a>(&'a AtomicBool, &'a AtomicBool);
         impl Drop for Over<'_> {
             fn drop(&mut self) {
+                self.1.store(thread::panicking(), Ordering::SeqCst);
                 self.0.store(true, Ordering::SeqCst);
             }
         }
-        let end = Over(&over);
+        let end = Over(&over, &lost);
         let follow = |wait: bool, reader: Reader| {
-            let over = &over;
+            let (over, lost) = (&over, &lost);
             move || {
                 let mut handle = reader.handle().expect("a handle");
                 let mut seen = vec![(handle.latest().generation(), turn(handle.latest()))];
-                while !over.load(Ordering::SeqCst) || seen.last().is_some_and(|(_, t)| *t != 20) {
+                while !over.load(Ordering::SeqCst)
+                    || (!lost.load(Ordering::SeqCst) && seen.last().is_some_and(|(_, t)| *t != 20))
+                {
                     let next = if wait {
                         handle
                             .wait(Duration::from_millis(200))
@@ -153,15 +158,26 @@ fn a_killed_daemon_leaves_its_last_snapshot_to_readers_old_and_new() {
     assert_eq!(turn(&snapshot), 0);
 }
 
+/// The log and the checkpoints too.
+fn copy_directory(from: &Path, to: &Path) {
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            fs::create_dir(&target).unwrap();
+            copy_directory(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
 #[test]
 fn a_copied_state_directory_is_not_served_by_the_originals_snapshot() {
     let place = Place::with_tasks(10);
     let original = Daemon::start(&place);
     let copy = Place::new();
-    for entry in fs::read_dir(place.state_dir()).unwrap() {
-        let entry = entry.unwrap();
-        fs::copy(entry.path(), copy.state_dir().join(entry.file_name())).unwrap();
-    }
+    copy_directory(&place.state_dir(), &copy.state_dir());
     // Its metadata leads to the original's snapshot, which says that it is not the copy's.
     assert_eq!(copy.metadata()["snapshot_path"], json!(place.snapshot()));
     let snapshot = place.reader().snapshot().unwrap();
@@ -221,6 +237,9 @@ fn leftovers_of_a_start_that_died_are_removed() {
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     left.sort();
-    assert_eq!(left, [".d.arrow.0123456789abcdef", "c.arrow", "c.lock"]);
+    assert_eq!(
+        left,
+        [".d.arrow.0123456789abcdef", "c.arrow", "c.lock", "c.sock"]
+    );
     daemon.stop();
 }

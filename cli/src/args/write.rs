@@ -124,10 +124,11 @@ on one line; \"id\" and \"if\" may be left out. A line may also be a domain oper
 
 One answer a line on stdout, in the order of the input, and as soon as it is known:
   {\"id\":\"x1\",\"outcome\":\"done\",\"generation\":18}
-A line that is no transaction ends it, after the answers to those before. With --table the file holds
+With --table the file holds
 rows (Arrow or Parquet) and is sent in pieces, each a transaction.
 
-The exit code is 6 if any answer is unknown, else 5 if any is refused, else 0.
+A line that is no transaction, or a daemon that goes away, ends it: what was sent before is still answered. The
+exit code is 6 if any answer is unknown; else that of what ended it, 5 if any is refused, or 0.
 
 Examples:
   sherwood apply -f changes.jsonl
@@ -245,10 +246,13 @@ code is 3 when there is none.
 
 Examples:
   task=$(sherwood claim node-1 --type build test) && sherwood start \"$task\"
+  sherwood claim --type build node-2
   sherwood get tasks \"$(sherwood claim node-1)\" -o json")]
 pub struct ClaimArgs {
     /// The node's id
-    pub node: String,
+    // Optional to the parser only: see `subject`.
+    #[arg(required_unless_present = "types")]
+    pub node: Option<String>,
     /// Only tasks of these types
     #[arg(long = "type", value_name = "TYPE", num_args = 1..)]
     pub types: Vec<String>,
@@ -277,7 +281,9 @@ Example:
   sherwood complete task-1 --output QmResult QmLog")]
 pub struct CompleteArgs {
     /// The task's id
-    pub task: String,
+    // Optional to the parser only: see `subject`.
+    #[arg(required_unless_present = "outputs")]
+    pub task: Option<String>,
     /// CIDs of what it made
     // So the answer's format has another name here.
     #[arg(long = "output", value_name = "CID", num_args = 1..)]
@@ -330,6 +336,10 @@ pub struct FailArgs {
 FILE is a state_<cluster>.parquet, a JSON object {\"cluster\": {...}, \"nodes\": [...], \"tasks\": [...],
 \"content\": [...]}, or a directory with nodes, tasks and content as .arrow, .parquet, .jsonl, .json or .csv (as
 sherwood snapshot writes one). Tables that it lacks are left alone.
+
+Of the cluster's columns only master_id is imported; others that the file has are named in a warning. A column of a
+table that neither the schema nor the daemon's table has is refused, by its name. To bring columns along, replace
+state_<cluster>.parquet in the state directory instead: the daemon merges it with all that it has.
 
 Rows are put: those that are there already are replaced, others stay. Each piece of up to 100,000 rows is applied
 whole or not at all; readers may see some pieces before others. With --id the same import again goes on
@@ -394,6 +404,20 @@ pub struct RecoverLook {
     /// Format
     #[arg(short, long, value_enum, default_value_t = super::StatusFormat::Text)]
     pub output: super::StatusFormat,
+}
+
+/// The node or task that a command is about, and the words of its option that takes any number of them: said after
+/// them, the subject is the last.
+pub fn subject<'a>(
+    subject: Option<&'a String>,
+    words: &'a [String],
+    what: &str,
+) -> Result<(&'a str, &'a [String]), String> {
+    match (subject, words) {
+        (Some(subject), words) => Ok((subject, words)),
+        (None, [words @ .., last]) if !words.is_empty() => Ok((last, words)),
+        (None, _) => Err(format!("say which {what}: {}", what.to_uppercase())),
+    }
 }
 
 /// A column and its value.

@@ -16,7 +16,7 @@ pub fn apply(
     args: &WriteArgs,
     operation: impl Into<Operation>,
 ) -> Result<(), CliError> {
-    let (writer, _) = connect::writer(places, args.timeout)?;
+    let writer = connect::writer(places, args.timeout)?;
     let (id, outcome) = one(&writer, args, operation)?;
     say(args, &id, outcome)
 }

@@ -10,7 +10,9 @@ use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::thread;
 
 use sherwood_client::TableId;
-use sherwood_client::write::{DomainOp, Operation, Outcome, PendingWrite, Transaction, Writer};
+use sherwood_client::write::{
+    DomainOp, Operation, Outcome, PendingWrite, Transaction, WriteError, Writer,
+};
 use sherwood_shared::transaction as form;
 
 use crate::args::{AnswerFormat, ApplyArgs, InputFormat, WriteArgs};
@@ -28,7 +30,7 @@ const LONGEST_LINE: u64 = 64 << 20;
 
 /// Runs it.
 pub fn run(places: &Places, args: &ApplyArgs) -> Result<(), CliError> {
-    let (writer, _) = connect::writer(places, args.timeout)?;
+    let writer = connect::writer(places, args.timeout)?;
     let opened = input::open(&args.input)?;
     if let Some(table) = args.table {
         let table = TableId::from(table);
@@ -48,9 +50,9 @@ pub fn run(places: &Places, args: &ApplyArgs) -> Result<(), CliError> {
     let path = args.input.file.clone();
     let lines = read_ahead(opened.lines(), &path);
     let mut answers = Answers::default();
-    let all = answers.apply(&writer, &lines, &path);
-    let counted = answers.end();
-    all.and(counted)
+    let sent = answers.apply(&writer, &lines, &path);
+    answers.drain();
+    answers.end(sent)
 }
 
 /// Reads on another thread, which ends with the input or with this program.
@@ -88,9 +90,12 @@ struct Answers {
     answers: u64,
     refused: u64,
     unknown: u64,
+    /// What went wrong first. The answers that are under way are waited for all the same.
+    failed: Option<CliError>,
 }
 
 impl Answers {
+    /// Sends all lines, as long as all goes well. What is under way at the end is left to [`drain`](Self::drain).
     fn apply(
         &mut self,
         writer: &Writer,
@@ -98,12 +103,12 @@ impl Answers {
         path: &Path,
     ) -> Result<(), CliError> {
         let mut number = 0_u64;
-        loop {
+        while self.failed.is_none() {
             let line = match lines.try_recv() {
                 Ok(line) => line,
                 Err(TryRecvError::Empty) => match self.pending.pop_front() {
                     Some(first) => {
-                        self.print(first)?;
+                        self.take(first);
                         continue;
                     }
                     None => match lines.recv() {
@@ -114,61 +119,86 @@ impl Answers {
                 Err(TryRecvError::Disconnected) => break,
             };
             number += 1;
-            let operation = line.and_then(|line| {
-                parse(&line).map_err(|why| CliError::InputAt {
-                    path: path.to_owned(),
-                    place: format!("line {number}"),
-                    why,
-                })
-            });
-            match operation {
-                Ok(Some(operation)) => self.pending.push_back(writer.submit(operation)?),
-                Ok(None) => {}
-                Err(error) => {
-                    self.drain()?;
-                    return Err(error);
-                }
+            let operation = parse(&line?).map_err(|why| CliError::InputAt {
+                path: path.to_owned(),
+                place: format!("line {number}"),
+                why,
+            })?;
+            if let Some(operation) = operation {
+                self.pending.push_back(writer.submit(operation)?);
             }
             if self.pending.len() >= AHEAD
                 && let Some(first) = self.pending.pop_front()
             {
-                self.print(first)?;
+                self.take(first);
             }
-        }
-        self.drain()
-    }
-
-    fn drain(&mut self) -> Result<(), CliError> {
-        while let Some(first) = self.pending.pop_front() {
-            self.print(first)?;
         }
         Ok(())
     }
 
-    fn print(&mut self, pending: PendingWrite) -> Result<(), CliError> {
+    fn drain(&mut self) {
+        while let Some(first) = self.pending.pop_front() {
+            self.take(first);
+        }
+    }
+
+    /// Waits for one answer, counts it and prints it.
+    fn take(&mut self, pending: PendingWrite) {
         let id = pending.id().to_owned();
-        let outcome = pending.wait()?;
+        let outcome = match pending.wait() {
+            Ok(outcome) => outcome,
+            // Nothing of it was sent; so it is for those behind it, maybe.
+            Err(error @ (WriteError::Unreachable { .. } | WriteError::Denied { .. })) => {
+                self.failed.get_or_insert(error.into());
+                return;
+            }
+            Err(error) => Outcome::Unknown {
+                id: id.clone(),
+                reason: error.to_string(),
+            },
+        };
         self.answers += 1;
         match &outcome {
             Outcome::Done { .. } => {}
             Outcome::Refused { .. } => self.refused += 1,
             Outcome::Unknown { .. } => self.unknown += 1,
         }
-        let mut out = output::stdout();
-        writeln!(out, "{}", outcome.to_answer(&id).to_json())?;
-        Ok(out.flush()?)
+        if let Err(error) = print(&outcome.to_answer(&id)) {
+            self.failed.get_or_insert(error.into());
+        }
     }
 
-    fn end(self) -> Result<(), CliError> {
-        match self.refused + self.unknown {
-            0 => Ok(()),
-            _ => Err(CliError::NotAllDone {
+    /// The worst decides: what may have been applied, then what ended it early, then what was refused.
+    fn end(self, sent: Result<(), CliError>) -> Result<(), CliError> {
+        let counted = match self.refused + self.unknown {
+            0 => None,
+            _ => Some(CliError::NotAllDone {
                 answers: self.answers,
                 refused: self.refused,
                 unknown: self.unknown,
             }),
+        };
+        match (sent.err().or(self.failed), counted) {
+            (None, None) => Ok(()),
+            (None, Some(only)) | (Some(only), None) => Err(only),
+            (Some(ended), Some(counted)) if self.unknown > 0 || ended.is_silent() => {
+                if !ended.is_silent() {
+                    output::complain("error", &ended);
+                }
+                Err(counted)
+            }
+            (Some(ended), Some(counted)) => {
+                output::complain("error", &counted);
+                Err(ended)
+            }
         }
     }
+}
+
+fn print(answer: &form::Answer) -> std::io::Result<()> {
+    let mut out = output::stdout();
+    writeln!(out, "{}", answer.to_json())?;
+    out.flush()
 }
 
 /// A transaction, a domain operation, or nothing on a blank line.

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use sherwood_client::write::{DomainOp, Outcome};
 
-use crate::args::{AnswerFormat, ClaimArgs};
+use crate::args::{AnswerFormat, ClaimArgs, subject};
 use crate::commands::answer;
 use crate::connect;
 use crate::error::CliError;
@@ -13,10 +13,12 @@ use crate::output;
 
 /// Runs it.
 pub fn run(places: &Places, args: &ClaimArgs) -> Result<(), CliError> {
-    let (writer, _) = connect::writer(places, args.write.timeout)?;
+    let (node, types) =
+        subject(args.node.as_ref(), &args.types, "node").map_err(CliError::Usage)?;
+    let writer = connect::writer(places, args.write.timeout)?;
     let op = DomainOp::Claim {
-        node: args.node.clone(),
-        types: args.types.clone(),
+        node: node.to_owned(),
+        types: types.to_owned(),
     };
     let (id, outcome) = answer::one(&writer, &args.write, op)?;
     match outcome {
@@ -32,8 +34,8 @@ pub fn run(places: &Places, args: &ClaimArgs) -> Result<(), CliError> {
                 answer::say(&args.write, &id, outcome)?;
             }
             Err(CliError::NothingToClaim {
-                node: args.node.clone(),
-                types_wanted: args.types.clone(),
+                node: node.to_owned(),
+                types_wanted: types.to_owned(),
             })
         }
         outcome => answer::say(&args.write, &id, outcome),

@@ -7,6 +7,7 @@ use arrow_array::{Array, RecordBatch};
 use serde_json::{Map, Value};
 use sherwood_client::write::{Mode, Transaction, Writer, cluster};
 use sherwood_client::{TableId, import};
+use sherwood_shared::schema::cluster_schema;
 
 use crate::args::{FileArgs, ImportArgs, InputFormat};
 use crate::commands::put::Sender;
@@ -14,21 +15,29 @@ use crate::connect;
 use crate::error::CliError;
 use crate::find::Places;
 use crate::input::{self, Pieces, arrow, json};
+use crate::output;
 
 /// Runs it.
 pub fn run(places: &Places, args: &ImportArgs) -> Result<(), CliError> {
-    let (writer, found) = connect::writer(places, args.write.timeout)?;
+    let writer = connect::writer(places, args.write.timeout)?;
     let state = Imported::read(&args.file)?;
-    let wanted = found.snapshot.cluster_id()?;
     if let Some(found) = &state.cluster_id
-        && *found != wanted
         && !args.any_cluster
+        && let Some(wanted) = connect::cluster_of(&writer)?
+        && *found != wanted
     {
         return Err(CliError::WrongCluster {
             path: args.file.clone(),
             found: found.clone(),
             wanted: format!("{wanted} (--any-cluster takes it all the same)"),
         });
+    }
+    if !state.left_out.is_empty() {
+        let text = format!(
+            "these columns of the cluster are not imported, since no transaction sets them: {}",
+            state.left_out.join(", ")
+        );
+        output::say("warning", &text);
     }
     let mut sender = Sender::new(&writer, &args.write);
     state.send(&writer, &mut sender)?;
@@ -39,6 +48,8 @@ pub fn run(places: &Places, args: &ImportArgs) -> Result<(), CliError> {
 struct Imported {
     cluster_id: Option<String>,
     master_id: Option<String>,
+    /// The cluster's columns that stay behind: those that the document does not have.
+    left_out: Vec<String>,
     tables: Vec<(TableId, Pieces)>,
 }
 
@@ -65,6 +76,8 @@ impl Imported {
         let state = import::read_parquet(path, None)?;
         let master_id = text(&state.cluster, "master_id");
         let cluster_id = state.cluster_id().to_owned();
+        let fields = state.cluster.schema_ref().fields().iter();
+        let left_out = beyond_the_document(fields.map(|field| field.name()));
         let at = path.to_owned();
         let tables = TableId::ALL
             .into_iter()
@@ -76,6 +89,7 @@ impl Imported {
         Ok(Self {
             cluster_id: Some(cluster_id),
             master_id,
+            left_out,
             tables: tables.collect(),
         })
     }
@@ -119,6 +133,7 @@ impl Imported {
         Ok(Self {
             cluster_id: column("cluster_id"),
             master_id: column("master_id"),
+            left_out: beyond_the_document(columns.keys()),
             tables,
         })
     }
@@ -140,6 +155,7 @@ impl Imported {
         Ok(Self {
             cluster_id: None,
             master_id: None,
+            left_out: Vec::new(),
             tables,
         })
     }
@@ -165,6 +181,15 @@ fn table_file(dir: &Path, name: &str) -> Option<PathBuf> {
         .into_iter()
         .map(|extension| dir.join(name).with_extension(extension))
         .find(|path| path.is_file())
+}
+
+/// Of these columns of a cluster, those that no transaction sets.
+fn beyond_the_document<'a>(names: impl Iterator<Item = &'a String>) -> Vec<String> {
+    let known = cluster_schema();
+    names
+        .filter(|name| known.field_with_name(name).is_err())
+        .cloned()
+        .collect()
 }
 
 /// A column of a batch's first row.

@@ -16,7 +16,7 @@ use crate::output;
 
 /// Runs it.
 pub fn run(places: &Places, args: &PutArgs) -> Result<(), CliError> {
-    let (writer, _) = connect::writer(places, args.write.timeout)?;
+    let writer = connect::writer(places, args.write.timeout)?;
     let table = TableId::from(args.table);
     let pieces = input::open(&args.input)?.pieces(table)?;
     let mut sender = Sender::new(&writer, &args.write);

@@ -5,10 +5,13 @@
 //! the daemon keeps the changes, and ends with [`WriteError::Gone`] after that: never with a gap.
 
 use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use arrow_flight::Action;
-use futures::{Stream, stream};
+use futures::future::BoxFuture;
+use futures::{FutureExt, Stream, stream};
 use serde_json::{Map, Value, json};
 use sherwood_shared::schema::TableId;
 use sherwood_shared::transaction::Target;
@@ -59,7 +62,9 @@ pub struct AsyncChanges {
     tables: Vec<&'static str>,
     /// The last generation that was handed out, or that the caller knows.
     seen: u64,
-    stream: Option<Streaming<arrow_flight::Result>>,
+    stream: Option<Lines>,
+    /// To connect again. It outlives a caller that waits for less long than that takes.
+    attempt: Option<Attempt>,
     ready: VecDeque<Change>,
     /// The beginning of a change that comes in several messages.
     partial: Option<Change>,
@@ -77,11 +82,13 @@ pub(super) async fn watch(
         tables: tables.iter().map(|table| table.name()).collect(),
         seen: from,
         stream: None,
+        attempt: None,
         ready: VecDeque::new(),
         partial: None,
         backoff: Backoff::default(),
     };
-    let stream = changes.open().await.map_err(|failure| match failure {
+    let opened = open(changes.address.clone(), changes.wanted());
+    let stream = opened.await.map_err(|failure| match failure {
         Opening::Failed(error) => error,
         Opening::Status(status) => classify(status),
     })?;
@@ -89,9 +96,29 @@ pub(super) async fn watch(
     Ok(changes)
 }
 
+type Lines = Streaming<arrow_flight::Result>;
+
 enum Opening {
     Failed(WriteError),
     Status(Status),
+}
+
+/// A pause and then an attempt. In a lock that nobody takes, so that what holds it is `Sync`.
+struct Attempt(Mutex<BoxFuture<'static, Result<Lines, Opening>>>);
+
+impl fmt::Debug for Attempt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Attempt")
+    }
+}
+
+async fn open(address: Address, wanted: String) -> Result<Lines, Opening> {
+    let client = connection::open(&address).await;
+    let mut client = client.map_err(Opening::Failed)?;
+    let call = client.do_action(Action::new(CALL, wanted));
+    call.await
+        .map(tonic::Response::into_inner)
+        .map_err(Opening::Status)
 }
 
 impl AsyncChanges {
@@ -147,9 +174,20 @@ impl AsyncChanges {
     }
 
     async fn reopen(&mut self) -> Result<(), WriteError> {
-        let pause = self.backoff.next();
-        sleep(pause).await;
-        match self.open().await {
+        let wanted = self.wanted();
+        let attempt = self.attempt.get_or_insert_with(|| {
+            let pause = self.backoff.next();
+            let opened = open(self.address.clone(), wanted);
+            let after = async move {
+                sleep(pause).await;
+                opened.await
+            };
+            Attempt(Mutex::new(after.boxed()))
+        });
+        let attempt = attempt.0.get_mut();
+        let opened = attempt.unwrap_or_else(PoisonError::into_inner).await;
+        self.attempt = None;
+        match opened {
             Ok(stream) => self.stream = Some(stream),
             // The daemon may come back.
             Err(Opening::Failed(WriteError::Connect { .. } | WriteError::NotServed { .. })) => {}
@@ -160,18 +198,13 @@ impl AsyncChanges {
         Ok(())
     }
 
-    async fn open(&self) -> Result<Streaming<arrow_flight::Result>, Opening> {
-        let mut client = connection::open(&self.address)
-            .await
-            .map_err(Opening::Failed)?;
+    /// What to ask for.
+    fn wanted(&self) -> String {
         let mut body = json!({ "from": self.seen });
         if !self.tables.is_empty() {
             body["tables"] = json!(self.tables);
         }
-        let call = client.do_action(Action::new(CALL, body.to_string()));
-        call.await
-            .map(tonic::Response::into_inner)
-            .map_err(Opening::Status)
+        body.to_string()
     }
 
     fn take(&mut self, body: &[u8]) -> Result<(), WriteError> {

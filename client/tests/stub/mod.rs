@@ -59,6 +59,8 @@ pub struct Seen {
     pub acts: VecDeque<Act>,
     /// Lines that a watch gives, then how it ends.
     pub watch: VecDeque<(Vec<String>, Option<Status>)>,
+    /// Whose state it says it serves; `c` if not told.
+    pub cluster: Option<String>,
     open: Vec<StdStream>,
     generation: u64,
 }
@@ -308,7 +310,10 @@ impl FlightService for Service {
                 let unknown = json!({"id": id, "outcome": "unknown", "reason": "not remembered"});
                 one(lock(&self.0).outcomes.get(id).cloned().unwrap_or(unknown))
             }
-            "status" => one(json!({"cluster_id": "c"})),
+            "status" => {
+                let cluster = lock(&self.0).cluster.clone();
+                one(json!({"cluster_id": cluster.as_deref().unwrap_or("c")}))
+            }
             "watch" => {
                 let mut seen = lock(&self.0);
                 seen.requests.push(json!({"id": "watch", "watch": parsed}));

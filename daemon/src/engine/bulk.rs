@@ -75,8 +75,8 @@ pub(super) fn effects(overlay: &mut Overlay<'_>, bulk: &Bulk) -> Result<Effects,
             table.upserts.push(made.batch().map_err(arrow)?);
         }
     }
-    if bulk.table == TableId::Tasks && decides_waiting(bulk.mode, &rows) {
-        *overlay.pending = None;
+    if bulk.table == TableId::Tasks {
+        overlay.index_effects(&table)?;
     }
     made.tables[bulk.table as usize] = table;
     made.cluster = Some(overlay.cluster_row().map_err(arrow)?);
@@ -176,15 +176,6 @@ fn check_keys(bulk: &Bulk, keys: &StringArray) -> Result<(), Refusal> {
         }),
         _ => Ok(()),
     }
-}
-
-/// Can the rows change which tasks wait, or for what?
-fn decides_waiting(mode: BulkMode, rows: &RecordBatch) -> bool {
-    let decide = ["type", "status", "created_at", "resources"];
-    mode != BulkMode::Patch
-        || decide
-            .iter()
-            .any(|name| rows.column_by_name(name).is_some())
 }
 
 fn has_partial_structs(layout: &Layout, rows: &RecordBatch) -> bool {

@@ -7,7 +7,7 @@ use sherwood_shared::transaction::DomainOp;
 
 use super::cell::Cell;
 use super::overlay::{Draft, Overlay, TaskColumns, is_pending};
-use super::pending::{Oldest, Wanted};
+use super::pending::{Oldest, Pending, Waiting, Wanted};
 use super::refusal::{Refusal, shorten};
 use super::transact::{delete, patched, put};
 
@@ -323,7 +323,8 @@ fn claim<'a>(
 
 fn oldest(overlay: &mut Overlay<'_>, wanted: &Wanted<'_>) -> Result<Option<String>, Refusal> {
     for _ in 0..2 {
-        if overlay.pending.is_none() {
+        let is_to_be_made = |pending: &mut Pending| pending.is_to_be_tried();
+        if overlay.pending.as_mut().is_none_or(is_to_be_made) {
             overlay.index_pending()?;
         }
         let found = overlay
@@ -344,7 +345,7 @@ fn oldest(overlay: &mut Overlay<'_>, wanted: &Wanted<'_>) -> Result<Option<Strin
 fn look_at_all(overlay: &Overlay<'_>, wanted: &Wanted<'_>) -> Result<Option<String>, Refusal> {
     let columns = TaskColumns::of(overlay.layout(TableId::Tasks));
     let mut oldest: Option<(i64, String)> = None;
-    let mut look = |task: super::pending::Waiting<'_>| {
+    let mut look = |task: &Waiting<'_>| {
         let is_older = oldest
             .as_ref()
             .is_none_or(|(created_at, id)| (task.created_at, task.id) < (*created_at, id));
@@ -357,10 +358,11 @@ fn look_at_all(overlay: &Overlay<'_>, wanted: &Wanted<'_>) -> Result<Option<Stri
             if !overlay.is_touched(TableId::Tasks, task.id) {
                 look(task);
             }
+            true
         });
     }
     for (key, draft) in overlay.touched(TableId::Tasks) {
-        columns.if_waiting(key, draft, &mut look);
+        columns.if_waiting(key, draft, &mut |task| look(&task));
     }
     Ok(oldest.map(|(_, id)| id))
 }

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::sync::Arc;
 
-use sherwood_client::Snapshot;
+use sherwood_client::{ReadError, Snapshot};
 use sherwood_store::log::{AppendError, Log};
 use sherwood_store::{Effects, Entry, Outcome, Outcomes};
 
@@ -13,29 +13,61 @@ use crate::publish::{PublishError, Publisher, Staged};
 pub trait Stage {
     /// A change that is written and that nobody sees yet.
     type Staged;
-    /// Why a change cannot be staged.
-    type Error: Error;
 
-    /// Writes everything of the next generation but the word that makes it visible. `None`: nothing differs.
-    fn stage(&mut self, effects: &Effects) -> Result<Option<Self::Staged>, Self::Error>;
+    /// Writes everything of the next generation but the word that makes it visible. `None`: nothing differs. Asks
+    /// what [`may_log`](Self::may_log) asks.
+    fn stage(&mut self, effects: &Effects) -> Result<Option<Self::Staged>, StageError>;
+    /// Is it still for us to write the log? Asked before an entry that has nothing to stage.
+    fn may_log(&mut self) -> Result<(), StageError>;
     /// The generation that a staged change will be.
     fn staged_generation(&self, staged: &Self::Staged) -> u64;
     /// Makes it visible to every reader. Cannot fail.
     fn commit(&mut self, staged: Self::Staged);
     /// Takes it back.
     fn abandon(&mut self, staged: Self::Staged);
-    /// The newest snapshot.
-    fn snapshot(&mut self) -> Snapshot;
+    /// The published snapshot, and no older one: what is judged against an old one is judged wrong.
+    fn snapshot(&mut self) -> Result<Snapshot, ReadError>;
     /// The published generation.
     fn generation(&self) -> u64;
 }
 
+/// Why nothing is staged. Everything is as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum StageError {
+    /// These effects cannot be published, now or later.
+    #[error("these changes cannot be published")]
+    Effects(#[source] BoxError),
+    /// Not now: no room, or an error of the system. A smaller change may do.
+    #[error("nothing can be published now")]
+    Passing(#[source] BoxError),
+    /// Another has our place. Nothing may be logged or published any more.
+    #[error("another has this engine's place")]
+    Lost(#[source] BoxError),
+}
+
+/// Is it the change that cannot be published, now or later?
+pub(crate) fn is_of_effects(error: &PublishError) -> bool {
+    matches!(
+        error,
+        PublishError::Row { .. }
+            | PublishError::Effects(_)
+            | PublishError::Rows { .. }
+            | PublishError::TooLarge { .. }
+    )
+}
+
 impl Stage for Publisher {
     type Staged = Staged;
-    type Error = PublishError;
 
-    fn stage(&mut self, effects: &Effects) -> Result<Option<Staged>, PublishError> {
+    fn stage(&mut self, effects: &Effects) -> Result<Option<Staged>, StageError> {
         self.stage(effects)
+            .map_err(|error| match is_of_effects(&error) {
+                true => StageError::Effects(error.into()),
+                false => StageError::Passing(error.into()),
+            })
+    }
+    fn may_log(&mut self) -> Result<(), StageError> {
+        Ok(())
     }
     fn staged_generation(&self, staged: &Staged) -> u64 {
         staged.generation()
@@ -46,8 +78,8 @@ impl Stage for Publisher {
     fn abandon(&mut self, staged: Staged) {
         self.abandon(staged);
     }
-    fn snapshot(&mut self) -> Snapshot {
-        self.snapshot().clone()
+    fn snapshot(&mut self) -> Result<Snapshot, ReadError> {
+        self.published()
     }
     fn generation(&self) -> u64 {
         self.generation()

@@ -16,9 +16,7 @@ pub(super) fn effects(overlay: &mut Overlay<'_>, diff: &Diff) -> Result<Effects,
     if effects.is_empty() {
         return Ok(effects);
     }
-    if !effects.tables[TableId::Tasks as usize].is_empty() {
-        *overlay.pending = None;
-    }
+    overlay.index_effects(&effects.tables[TableId::Tasks as usize])?;
     let ours = overlay.base_of_cluster();
     let time = ours.column_by_name("updated_at");
     let theirs = effects.cluster.as_ref().unwrap_or(ours);

@@ -17,7 +17,12 @@
 //!   one stands alone, and is refused by name.
 //! - **N5** *After a failed sync nobody knows.* The group's answers are unknown, nothing of it is published, and
 //!   the engine takes nothing more: only a new start, from what the log really holds, may go on.
-//! - **N6** *An id is judged once.* The same id gets the first answer, from the same group on.
+//! - **N6** *An id is judged once.* The same id gets the first answer, from the same group on, and also when nothing
+//!   can be written any more.
+//! - **N7** *What may pass is not remembered.* A refusal whose reason is not in the transaction (no room, an error of
+//!   the disk) is told and forgotten: the same id may be sent again.
+//! - **N8** *Nothing is logged that another may have to log*: the publishing end is asked before every entry, also
+//!   one without effects ([`Stage::may_log`]).
 //!
 //! | module | idea |
 //! |---|---|
@@ -45,15 +50,17 @@ mod transact;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
+use std::time::Instant;
 
 use sherwood_client::{ReadError, Snapshot};
 use sherwood_shared::pause;
 use sherwood_shared::transaction::Answer;
 use sherwood_store::{Effects, Entry, Outcome, Verdict};
 
-pub use ends::{BoxError, Clock, Journal, JournalError, Remember, Stage, wall_clock};
+pub(crate) use ends::is_of_effects;
+pub use ends::{BoxError, Clock, Journal, JournalError, Remember, Stage, StageError, wall_clock};
 pub use refusal::{MOST_ID_BYTES, MOST_KEY_BYTES, Refusal};
 pub use request::{Bulk, BulkMode, Request, Submission};
 
@@ -70,8 +77,10 @@ pub struct Engine<P, J, R> {
     layouts: Option<Layouts>,
     /// Of the published state, once somebody claimed (P2).
     pending: Option<Pending>,
-    /// N5.
-    is_broken: bool,
+    /// Requests that are tried as one piece: fewer after one that was halved (N4), and then more again.
+    most: usize,
+    /// N5: with the ids of which nobody knows what became.
+    broken: Option<HashSet<String>>,
 }
 
 /// What a commit did.
@@ -95,6 +104,8 @@ pub struct Fatal {
 /// What became of a request, before it is an answer.
 #[derive(Debug)]
 enum Judged {
+    /// Not judged yet.
+    Open,
     /// To be done, with the task that a claim took.
     Done { task: Option<String> },
     /// Not.
@@ -116,9 +127,19 @@ enum Failed {
     /// A smaller group may do.
     Guilty(Refusal),
     /// Whatever the group is.
-    All(Refusal),
+    All(Instead),
     /// N5.
     Broken(BoxError),
+}
+
+/// What those are told who were to be told otherwise.
+enum Instead {
+    /// Nothing of it was done, and it is not remembered (N7).
+    Refused(Refusal),
+    /// N5.
+    Broken,
+    /// Another has our place, and may know the id by now.
+    Lost(String),
 }
 
 impl<P: Stage, J: Journal, R: Remember> Engine<P, J, R> {
@@ -131,7 +152,8 @@ impl<P: Stage, J: Journal, R: Remember> Engine<P, J, R> {
             clock,
             layouts: None,
             pending: None,
-            is_broken: false,
+            most: usize::MAX,
+            broken: None,
         }
     }
 
@@ -160,18 +182,36 @@ impl<P: Stage, J: Journal, R: Remember> Engine<P, J, R> {
     /// [`Fatal`] after a failed sync (N5). All requests were answered: those it concerns with unknown, those before
     /// as they were done, those after with a refusal.
     pub fn commit(&mut self, group: Vec<Submission>) -> Result<Option<Committed>, Fatal> {
-        let mut queue = VecDeque::from(group);
+        self.commit_until(&mut VecDeque::from(group), None)
+    }
+
+    /// Like [`commit`](Self::commit), but what is left of the queue after `until` stays in it, for another call. At
+    /// least one piece is taken, so that the queue becomes shorter.
+    ///
+    /// # Errors
+    ///
+    /// As [`commit`](Self::commit); the queue is empty then.
+    pub fn commit_until(
+        &mut self,
+        queue: &mut VecDeque<Submission>,
+        until: Option<Instant>,
+    ) -> Result<Option<Committed>, Fatal> {
         let mut entries = 0;
         let mut result = Ok(());
         while let Some(first) = queue.pop_front() {
             let mut piece = vec![first];
             if !piece.iter().any(|first| first.request.stands_alone()) {
-                while let Some(next) = queue.pop_front_if(|next| next.request.may_follow()) {
+                while piece.len() < self.most
+                    && let Some(next) = queue.pop_front_if(|next| next.request.may_follow())
+                {
                     piece.push(next);
                 }
             }
-            if let Err(fatal) = self.commit_piece(piece, &mut entries) {
+            if let Err(fatal) = self.commit_piece(piece, queue, &mut entries) {
                 result = result.and(Err(fatal));
+            }
+            if result.is_ok() && until.is_some_and(|until| Instant::now() >= until) {
+                break;
             }
         }
         result?;
@@ -181,12 +221,16 @@ impl<P: Stage, J: Journal, R: Remember> Engine<P, J, R> {
         }))
     }
 
-    fn commit_piece(&mut self, piece: Vec<Submission>, entries: &mut u64) -> Result<(), Fatal> {
-        if self.is_broken {
-            for submission in piece {
-                let id = submission.request.id().map(str::to_owned);
-                (submission.reply)(Answer::refused(id, None, Refusal::Stopped.to_string()));
-            }
+    /// Commits a piece and answers it. What could not be done with it is the first of `queue` again.
+    fn commit_piece(
+        &mut self,
+        mut piece: Vec<Submission>,
+        queue: &mut VecDeque<Submission>,
+        entries: &mut u64,
+    ) -> Result<(), Fatal> {
+        if self.broken.is_some() {
+            let judged = self.look_up(&piece);
+            self.answer(piece, &judged, &Instead::Refused(Refusal::Stopped));
             return Err(Fatal { source: None });
         }
         let now_ms = (self.clock)();
@@ -194,128 +238,129 @@ impl<P: Stage, J: Journal, R: Remember> Engine<P, J, R> {
             Ok(checked) => checked,
             Err(error) => {
                 // Nothing can be judged without the snapshot.
-                let reason = chain(&error);
                 self.pending = None;
-                return self.refuse(
-                    piece,
-                    |_| Refusal::Publish {
-                        reason: reason.clone(),
-                    },
-                    now_ms,
-                    entries,
-                );
+                let judged = self.look_up(&piece);
+                self.answer(piece, &judged, &Instead::Refused(error.into()));
+                return Ok(());
             }
         };
-        match self.write(&piece, &mut checked, now_ms) {
+        let failed = match self.write(&piece, &mut checked, now_ms) {
             Ok(written) => {
                 *entries += u64::from(written.is_logged);
-                let generation = written.generation;
-                answer(piece, &mut checked.judged, generation);
+                self.most = self.most.saturating_mul(2);
+                answer(piece, &checked.judged, written.generation, None);
+                return Ok(());
+            }
+            Err(failed) => failed,
+        };
+        // It describes what did not happen.
+        if let Some(pending) = &mut self.pending {
+            pending.take_back();
+        }
+        match failed {
+            Failed::Guilty(_) if piece.len() > 1 => {
+                self.most = piece.len().div_ceil(2);
+                for submission in piece.drain(self.most..).rev() {
+                    queue.push_front(submission);
+                }
+                self.commit_piece(piece, queue, entries)
+            }
+            Failed::Guilty(refusal) => self.refuse(piece, refusal, now_ms, entries),
+            Failed::All(instead) => {
+                self.answer(piece, &checked.judged, &instead);
                 Ok(())
             }
-            Err(failed) => {
-                // It describes what did not happen.
-                self.pending = None;
-                match failed {
-                    Failed::Guilty(_) if piece.len() > 1 => {
-                        let mut first = piece;
-                        let second = first.split_off(first.len() / 2);
-                        self.commit_piece(first, entries)?;
-                        self.commit_piece(second, entries)
-                    }
-                    Failed::Guilty(refusal) => {
-                        let mut refusal = Some(refusal);
-                        self.refuse(
-                            piece,
-                            |_| refusal.take().unwrap_or(Refusal::Stopped),
-                            now_ms,
-                            entries,
-                        )
-                    }
-                    Failed::All(refusal) => {
-                        let generation = self.publisher.generation();
-                        let reason = refusal.to_string();
-                        for submission in piece {
-                            let id = submission.request.id().map(str::to_owned);
-                            (submission.reply)(Answer::refused(
-                                id,
-                                Some(generation),
-                                reason.clone(),
-                            ));
-                        }
-                        Ok(())
-                    }
-                    Failed::Broken(source) => {
-                        self.is_broken = true;
-                        for submission in piece {
-                            let id = submission.request.id().map(str::to_owned);
-                            let reason =
-                                "the log failed while this was written: ask again with the same id";
-                            (submission.reply)(Answer::unknown(id, reason));
-                        }
-                        Err(Fatal {
-                            source: Some(source),
-                        })
-                    }
-                }
-            }
+            Failed::Broken(source) => Err(self.break_off(piece, &checked.judged, source)),
         }
     }
 
-    /// Refuses a whole piece, and remembers that as far as the log takes it.
+    /// Refuses a piece of one, and remembers that, unless it may pass (N7) or the log does not take it.
     fn refuse(
         &mut self,
         piece: Vec<Submission>,
-        mut why: impl FnMut(usize) -> Refusal,
+        refusal: Refusal,
         now_ms: i64,
         entries: &mut u64,
     ) -> Result<(), Fatal> {
-        let judged = (0..piece.len())
-            .map(|at| Judged::Refused(why(at)))
-            .collect();
+        let judged = piece.iter().map(|_| Judged::Open).collect();
         let mut checked = Checked {
             judged,
             effects: Effects::default(),
         };
-        let written = self.write(&piece, &mut checked, now_ms);
-        let generation = self.publisher.generation();
-        match written {
+        if let Some(judged) = checked.judged.first_mut() {
+            *judged = Judged::Refused(refusal);
+        }
+        match self.write(&piece, &mut checked, now_ms) {
             Ok(written) => *entries += u64::from(written.is_logged),
             // Refused all the same; only the id is not remembered.
-            Err(Failed::Guilty(_) | Failed::All(_)) => {}
+            Err(Failed::Guilty(_) | Failed::All(Instead::Refused(_) | Instead::Broken)) => {}
+            Err(Failed::All(lost @ Instead::Lost(_))) => {
+                self.answer(piece, &checked.judged, &lost);
+                return Ok(());
+            }
             Err(Failed::Broken(source)) => {
-                self.is_broken = true;
-                answer(piece, &mut checked.judged, generation);
-                return Err(Fatal {
-                    source: Some(source),
-                });
+                return Err(self.break_off(piece, &checked.judged, source));
             }
         }
-        answer(piece, &mut checked.judged, generation);
+        answer(piece, &checked.judged, self.publisher.generation(), None);
         Ok(())
+    }
+
+    /// N5.
+    fn break_off(&mut self, piece: Vec<Submission>, judged: &[Judged], source: BoxError) -> Fatal {
+        let doubtful = piece.iter().zip(judged).filter_map(|(submission, judged)| {
+            let in_doubt = matches!(judged, Judged::Done { .. } | Judged::Refused(_));
+            submission
+                .request
+                .id()
+                .filter(|_| in_doubt)
+                .map(str::to_owned)
+        });
+        self.broken = Some(doubtful.collect());
+        self.answer(piece, judged, &Instead::Broken);
+        Fatal {
+            source: Some(source),
+        }
+    }
+
+    /// Answers a piece of which nothing was done: what was decided before stays so (N6).
+    fn answer(&self, piece: Vec<Submission>, judged: &[Judged], instead: &Instead) {
+        let instead = (instead, self.broken.as_ref());
+        answer(piece, judged, self.publisher.generation(), Some(instead));
+    }
+
+    /// Which of a piece were decided before (N6). The others are open.
+    fn look_up(&self, piece: &[Submission]) -> Vec<Judged> {
+        let mut ids: HashMap<&str, usize> = HashMap::with_capacity(piece.len());
+        let places = piece.iter().enumerate();
+        let judged = places.map(|(place, submission)| {
+            let Some(id) = submission.request.id() else {
+                return Judged::Open;
+            };
+            let first = *ids.entry(id).or_insert(place);
+            if first < place {
+                return Judged::As(first);
+            }
+            self.outcomes.find(id).map_or(Judged::Open, Judged::Before)
+        });
+        judged.collect()
     }
 
     /// 1: judges a piece.
     fn check(&mut self, piece: &[Submission], now_ms: i64) -> Result<Checked, ReadError> {
-        let snapshot: Snapshot = self.publisher.snapshot();
+        let snapshot: Snapshot = self.publisher.snapshot()?;
         let generation = self.publisher.generation();
         let layouts = Layouts::of(&snapshot, self.layouts.as_ref())?;
         let cluster = snapshot.cluster()?;
-        let mut judged: Vec<Judged> = Vec::with_capacity(piece.len());
-        let mut ids: HashMap<&str, usize> = HashMap::new();
+        let mut judged = self.look_up(piece);
+        if let Some(pending) = &mut self.pending {
+            pending.begin();
+        }
         let mut effects = Effects::default();
         let mut overlay = Overlay::new(&snapshot, &cluster, &layouts, &mut self.pending, now_ms);
-        for (place, submission) in piece.iter().enumerate() {
-            if let Some(id) = submission.request.id() {
-                if let Some(first) = ids.get(id) {
-                    judged.push(Judged::As(*first));
-                    continue;
-                }
-                ids.insert(id, place);
-                if let Some(before) = self.outcomes.find(id) {
-                    judged.push(Judged::Before(before));
-                    continue;
-                }
+        for (submission, judged) in piece.iter().zip(&mut judged) {
+            if !matches!(judged, Judged::Open) {
+                continue;
             }
             overlay.begin();
             let done = match submission.request.check() {
@@ -335,13 +380,13 @@ impl<P: Stage, J: Journal, R: Remember> Engine<P, J, R> {
                     }),
                 },
             };
-            judged.push(match done {
+            *judged = match done {
                 Ok(task) => Judged::Done { task },
                 Err(refusal) => {
                     overlay.rollback();
                     Judged::Refused(refusal)
                 }
-            });
+            };
         }
         if effects.is_empty() {
             match overlay.effects() {
@@ -382,11 +427,7 @@ impl<P: Stage, J: Journal, R: Remember> Engine<P, J, R> {
         };
         let staged = match entry.effects.is_empty() {
             true => None,
-            false => self.publisher.stage(&entry.effects).map_err(|error| {
-                Failed::Guilty(Refusal::Publish {
-                    reason: chain(&error),
-                })
-            })?,
+            false => self.publisher.stage(&entry.effects).map_err(failed)?,
         };
         match &staged {
             Some(staged) => entry.generation = self.publisher.staged_generation(staged),
@@ -398,15 +439,18 @@ impl<P: Stage, J: Journal, R: Remember> Engine<P, J, R> {
         let generation = entry.generation;
         entry.outcomes = outcomes(piece, &checked.judged, generation);
         let is_logged = staged.is_some() || !entry.outcomes.is_empty();
+        if is_logged && staged.is_none() {
+            self.publisher.may_log().map_err(failed)?; // N8
+        }
         pause::at("commit: staged, not logged");
         if is_logged && let Err(error) = self.journal.append(&entry) {
             if let Some(staged) = staged {
                 self.publisher.abandon(staged);
             }
             return Err(match error {
-                JournalError::Full(source) => Failed::All(Refusal::Full {
+                JournalError::Full(source) => Failed::All(Instead::Refused(Refusal::Full {
                     reason: chain(source.as_ref()),
-                }),
+                })),
                 JournalError::Refused(source) => Failed::Guilty(Refusal::Log {
                     reason: chain(source.as_ref()),
                 }),
@@ -428,6 +472,19 @@ impl<P: Stage, J: Journal, R: Remember> Engine<P, J, R> {
     }
 }
 
+/// What a failed stage is to the group.
+fn failed(error: StageError) -> Failed {
+    match error {
+        StageError::Effects(source) => Failed::Guilty(Refusal::Publish {
+            reason: chain(source.as_ref()),
+        }),
+        StageError::Passing(source) => Failed::Guilty(Refusal::NotNow {
+            reason: chain(source.as_ref()),
+        }),
+        StageError::Lost(source) => Failed::All(Instead::Lost(chain(source.as_ref()))),
+    }
+}
+
 /// A piece that is durable and visible.
 struct Written {
     generation: u64,
@@ -442,12 +499,12 @@ fn outcomes(piece: &[Submission], judged: &[Judged], generation: u64) -> Vec<Out
             Judged::Done { task } => Verdict::Done {
                 task: task.as_deref().map(Arc::from),
             },
-            // An id that cannot be remembered is refused for that each time.
-            Judged::Refused(Refusal::Id { .. }) => return None,
+            // N7.
+            Judged::Refused(refusal) if refusal.is_passing() => return None,
             Judged::Refused(refusal) => Verdict::Refused {
                 reason: refusal.to_string().into(),
             },
-            Judged::Before(_) | Judged::As(_) => return None,
+            Judged::Open | Judged::Before(_) | Judged::As(_) => return None,
         };
         Some(Outcome {
             id: id.into(),
@@ -458,27 +515,62 @@ fn outcomes(piece: &[Submission], judged: &[Judged], generation: u64) -> Vec<Out
     with_id.collect()
 }
 
-/// 5: answers a piece.
-fn answer(piece: Vec<Submission>, judged: &mut [Judged], generation: u64) {
+/// 5: answers a piece. `instead`: nothing of it was done, and these ids nobody knows.
+fn answer(
+    piece: Vec<Submission>,
+    judged: &[Judged],
+    generation: u64,
+    instead: Option<(&Instead, Option<&HashSet<String>>)>,
+) {
     for (place, submission) in piece.into_iter().enumerate() {
         let id = submission.request.id().map(str::to_owned);
         let found = match judged.get(place) {
             Some(Judged::As(first)) => judged.get(*first),
             found => found,
         };
-        let answer = match found {
-            Some(Judged::Done { task }) => {
+        let answer = match (found, instead) {
+            (Some(Judged::Before(outcome)), _) => answer_of(outcome),
+            (Some(Judged::Refused(refusal @ Refusal::Id { .. })), _) => {
+                Answer::refused(id, Some(generation), refusal.to_string())
+            }
+            (_, Some((instead, doubtful))) => answer_instead(id, generation, instead, doubtful),
+            (Some(Judged::Done { task }), None) => {
                 let mut answer = Answer::done(id, generation);
                 answer.task.clone_from(task);
                 answer
             }
-            Some(Judged::Refused(refusal)) => {
+            (Some(Judged::Refused(refusal)), None) => {
                 Answer::refused(id, Some(generation), refusal.to_string())
             }
-            Some(Judged::Before(outcome)) => answer_of(outcome),
-            Some(Judged::As(_)) | None => Answer::unknown(id, "it was not judged"),
+            (Some(Judged::Open | Judged::As(_)) | None, None) => {
+                Answer::unknown(id, "it was not judged")
+            }
         };
         (submission.reply)(answer);
+    }
+}
+
+fn answer_instead(
+    id: Option<String>,
+    generation: u64,
+    instead: &Instead,
+    doubtful: Option<&HashSet<String>>,
+) -> Answer {
+    let is_doubtful = id
+        .as_ref()
+        .is_some_and(|id| doubtful.is_some_and(|doubtful| doubtful.contains(id)));
+    match instead {
+        Instead::Refused(refusal) if !is_doubtful => {
+            Answer::refused(id, Some(generation), refusal.to_string())
+        }
+        Instead::Lost(reason) => match id {
+            Some(_) => Answer::unknown(id, format!("{reason}: ask again with the same id")),
+            None => Answer::refused(None, Some(generation), reason.as_str()),
+        },
+        Instead::Refused(_) | Instead::Broken => Answer::unknown(
+            id,
+            "the log failed while this was written: ask again with the same id",
+        ),
     }
 }
 

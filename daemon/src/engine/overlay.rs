@@ -10,7 +10,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
-use arrow_array::{Array, ArrayRef, RecordBatch};
+use arrow_array::types::{Int32Type, TimestampMillisecondType};
+use arrow_array::{Array, ArrayRef, Int32Array, RecordBatch, StringArray};
 use arrow_schema::{ArrowError, Schema};
 use sherwood_client::rows::RowRef;
 use sherwood_client::{ReadError, Snapshot};
@@ -19,7 +20,7 @@ use sherwood_store::{Effects, TableEffects};
 
 use super::cell::{Cell, column};
 use super::layout::Layout;
-use super::pending::{Needs, Pending, Waiting};
+use super::pending::{Builder, Needs, Pending, Waiting};
 use super::refusal::Refusal;
 
 /// The columns of the cluster and of each table.
@@ -298,21 +299,62 @@ impl<'a> Overlay<'a> {
         self.tables[table as usize].contains_key(key)
     }
 
-    /// Makes the index of pending tasks anew, from the snapshot and what was done since.
+    /// Makes the index of pending tasks anew, from the snapshot and what was done since (P2).
     pub(super) fn index_pending(&mut self) -> Result<(), Refusal> {
-        let mut pending = Pending::default();
         let columns = TaskColumns::of(self.layout(TableId::Tasks));
-        let tasks = &self.tables[TableId::Tasks as usize];
-        for batch in self.snapshot.table(TableId::Tasks).batches() {
-            let batch = batch?;
-            columns.each_waiting(&batch, |task| {
-                if tasks.is_empty() || !tasks.contains_key(task.id) {
-                    pending.add(&task);
-                }
-            });
+        let batches = self.snapshot.table(TableId::Tasks).batches();
+        let batches: Vec<RecordBatch> = batches.collect::<Result<_, _>>()?;
+        let mut builder = Builder::default();
+        for batch in &batches {
+            if !columns.each_waiting(batch, |task| builder.add(task)) {
+                break;
+            }
         }
-        for (key, draft) in tasks {
-            columns.change(&mut pending, key, &Draft::untouched(None), draft);
+        let mut pending = builder.finish();
+        for (key, draft) in &self.tables[TableId::Tasks as usize] {
+            columns.change(&mut pending, key, &Draft::untouched(draft.base), draft);
+        }
+        *self.pending = Some(pending);
+        Ok(())
+    }
+
+    /// Tells the index of pending tasks what columns of effects do to it. If they are many it is made anew with the
+    /// next claim, which is quicker.
+    pub(super) fn index_effects(&mut self, effects: &TableEffects) -> Result<(), ReadError> {
+        let Some(mut pending) = self.pending.take() else {
+            return Ok(());
+        };
+        let upserted: usize = effects.upserts.iter().map(RecordBatch::num_rows).sum();
+        let tasks = self.snapshot.table(TableId::Tasks).len();
+        let rows = (upserted + effects.delete.len()) as u64;
+        if rows > 4096 + tasks / 32 {
+            return Ok(());
+        }
+        let columns = TaskColumns::of(self.layout(TableId::Tasks));
+        for key in &effects.delete {
+            let before = Draft::untouched(find(self.snapshot, TableId::Tasks, key)?);
+            columns.change(&mut pending, key, &before, &Draft::untouched(None));
+        }
+        for batch in &effects.upserts {
+            let Some(given) = columns.given(batch) else {
+                // Of another type than the table's, which so changes: then all of it is looked at.
+                return Ok(());
+            };
+            if given.is_empty() {
+                continue;
+            }
+            let Some(keys) = batch.column(0).as_string_opt::<i32>() else {
+                return Ok(());
+            };
+            for (row, key) in keys.iter().enumerate() {
+                let key = key.unwrap_or_default();
+                let before = Draft::untouched(find(self.snapshot, TableId::Tasks, key)?);
+                let mut after = before.clone();
+                let cells = given.iter();
+                let cells = cells.map(|(number, column)| (*number, Cell::from_array(column, row)));
+                after.put(cells.collect());
+                columns.change(&mut pending, key, &before, &after);
+            }
         }
         *self.pending = Some(pending);
         Ok(())
@@ -455,7 +497,7 @@ fn batch(
 ) -> Result<RecordBatch, ArrowError> {
     let key = &layout.columns[layout.key];
     let mut fields = vec![Arc::clone(&key.field)];
-    let keys = arrow_array::StringArray::from_iter_values(rows.iter().map(|(key, _)| key));
+    let keys = StringArray::from_iter_values(rows.iter().map(|(key, _)| key));
     let mut columns: Vec<ArrayRef> = vec![Arc::new(keys)];
     for &number in set {
         let of = &layout.columns[number];
@@ -571,36 +613,79 @@ impl<'l> TaskColumns<'l> {
         }
     }
 
-    /// Calls `each` for the pending tasks of a chunk.
-    pub(super) fn each_waiting(&self, batch: &RecordBatch, mut each: impl FnMut(Waiting<'_>)) {
+    /// Of these columns those that some rows have, by their numbers, ascending. `None`: one has not the table's type.
+    fn given<'b>(&self, rows: &'b RecordBatch) -> Option<Vec<(usize, &'b ArrayRef)>> {
+        let decide = [self.of_type, self.status, self.created_at, self.resources];
+        let mut given = Vec::with_capacity(decide.len());
+        for number in decide.into_iter().flatten() {
+            let column = self.layout.columns.get(number)?;
+            if let Some(rows) = rows.column_by_name(column.name()) {
+                if rows.data_type() != column.field.data_type() {
+                    return None;
+                }
+                given.push((number, rows));
+            }
+        }
+        given.sort_unstable_by_key(|(number, _)| *number);
+        Some(given)
+    }
+
+    /// Calls `each` for the pending tasks of a chunk, until it says no; then that is what comes back.
+    pub(super) fn each_waiting<'b>(
+        &self,
+        batch: &'b RecordBatch,
+        mut each: impl FnMut(&Waiting<'b>) -> bool,
+    ) -> bool {
         let at = |number: Option<usize>| batch.columns().get(number?);
-        let (Some(ids), statuses) = (at(Some(self.layout.key)), at(self.status)) else {
-            return;
+        let text = |number| at(number).and_then(|column| column.as_string_opt::<i32>());
+        let Some(ids) = text(Some(self.layout.key)) else {
+            return true;
         };
-        let cell = |column: Option<&'_ ArrayRef>, row: usize| -> Option<i64> {
-            Cell::from_array(column?, row).int()
+        let statuses = text(self.status);
+        let types = text(self.of_type);
+        let created_at = at(self.created_at)
+            .and_then(|column| column.as_primitive_opt::<TimestampMillisecondType>());
+        let resources = at(self.resources).and_then(|column| column.as_struct_opt());
+        let need = |name: &str| {
+            let column = resources?.column_by_name(name)?;
+            column.as_primitive_opt::<Int32Type>()
+        };
+        let [cpu_cores, gpu_cores, memory_mb] = ["cpu_cores", "gpu_cores", "memory_mb"].map(need);
+        let needs_of = |row: usize| {
+            let default = Needs::default();
+            if resources.is_none_or(|resources| resources.is_null(row)) {
+                return default;
+            }
+            let get = |column: Option<&Int32Array>| {
+                let column = column.filter(|column| column.is_valid(row))?;
+                Some(i64::from(column.value(row)))
+            };
+            Needs {
+                cpu_cores: get(cpu_cores).unwrap_or(default.cpu_cores),
+                gpu_cores: get(gpu_cores).unwrap_or(default.gpu_cores),
+                memory_mb: get(memory_mb).unwrap_or(default.memory_mb),
+            }
+        };
+        let value = |column: Option<&'b StringArray>, row: usize| {
+            let column = column.filter(|column| column.is_valid(row))?;
+            Some(column.value(row))
         };
         for row in 0..batch.num_rows() {
-            let status = statuses.map_or(Cell::Null, |column| Cell::from_array(column, row));
-            let Cell::Text(id) = Cell::from_array(ids, row) else {
-                continue;
-            };
-            if !is_pending(status.text()) {
+            if !is_pending(value(statuses, row)) {
                 continue;
             }
-            let of_type =
-                at(self.of_type).map_or(Cell::Null, |column| Cell::from_array(column, row));
-            let needs = match at(self.resources) {
-                Some(column) if column.is_valid(row) => self.needs(&Cell::from_array(column, row)),
-                _ => Needs::default(),
+            let created_at = created_at.filter(|column| column.is_valid(row));
+            let task = Waiting {
+                id: ids.value(row),
+                of_type: value(types, row),
+                needs: needs_of(row),
+                created_at: created_at.map_or(i64::MIN, |column| column.value(row)),
             };
-            each(Waiting {
-                id: &id,
-                of_type: of_type.text(),
-                needs,
-                created_at: cell(at(self.created_at), row).unwrap_or(i64::MIN),
-            });
+            if !each(&task) {
+                return false;
+            }
         }
+        true
     }
 }
 

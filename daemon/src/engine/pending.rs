@@ -3,13 +3,16 @@
 //! Tasks of one type and with the same needs are a *class*: a node fits all of them or none. Of each class the index
 //! keeps the oldest tasks, a *window*, and knows up to where that is complete, its *horizon*. A claim looks at the
 //! first task of each class that fits. When a window has run dry and there is more beyond its horizon, the index is
-//! built again by one pass over the tasks.
+//! built again by one pass over the tasks ([`Builder`]).
 //!
 //! - **P1** Every pending task of a class that is not above its horizon is in its window (no horizon: all of them).
 //! - **P2** The index describes the snapshot and what the group has done to it so far: whoever changes a task calls
 //!   [`Pending::change`]. Whoever cannot, throws the index away.
 //! - **P3** It holds at most about [`MOST_BYTES`], whatever the tasks are. With more than [`MOST_CLASSES`] classes it
-//!   gives up, and a claim looks at every task.
+//!   gives up, and a claim looks at every task; every [`CLAIMS_UNTIL_TRIED`] claims it is tried again. A class of which
+//!   no task waits any more is no class.
+//! - **P4** What a group does to it is noted, so that a group that fails can be taken back
+//!   ([`Pending::take_back`]): it describes the snapshot again, with windows that are at most shorter.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -17,6 +20,8 @@ use std::collections::{BTreeSet, HashMap};
 const MOST_BYTES: usize = 8 << 20;
 /// P3.
 const MOST_CLASSES: usize = 1024;
+/// P3.
+const CLAIMS_UNTIL_TRIED: u32 = 64;
 /// What an entry takes beside its id.
 const ENTRY_BYTES: usize = 64;
 
@@ -131,43 +136,109 @@ fn entry_bytes(place: &Place) -> usize {
     ENTRY_BYTES + place.1.len()
 }
 
+/// A pending task, kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Kept {
+    id: Box<str>,
+    of_type: Option<Box<str>>,
+    needs: Needs,
+    created_at: i64,
+}
+
+impl Kept {
+    fn of(task: &Waiting<'_>) -> Self {
+        Self {
+            id: task.id.into(),
+            of_type: task.of_type.map(Box::from),
+            needs: task.needs,
+            created_at: task.created_at,
+        }
+    }
+
+    fn waiting(&self) -> Waiting<'_> {
+        Waiting {
+            id: &self.id,
+            of_type: self.of_type.as_deref(),
+            needs: self.needs,
+            created_at: self.created_at,
+        }
+    }
+}
+
 /// The index.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
-    /// By type, then by needs.
+    /// By type, then by needs. None is empty.
     classes: HashMap<Option<Box<str>>, HashMap<Needs, Class>>,
     count: usize,
     gave_up: bool,
+    /// Asked since it gave up.
+    claims: u32,
+    /// P4: what changed in this group, in order.
+    noted: Vec<(Option<Kept>, Option<Kept>)>,
 }
 
 impl Pending {
+    /// A group begins: what it does can be taken back (P4).
+    pub(super) fn begin(&mut self) {
+        self.noted.clear();
+    }
+
+    /// Takes back what was changed since [`begin`](Self::begin).
+    pub(super) fn take_back(&mut self) {
+        for (before, after) in std::mem::take(&mut self.noted).into_iter().rev() {
+            let (before, after) = (before.as_ref(), after.as_ref());
+            self.put(
+                after.map(Kept::waiting).as_ref(),
+                before.map(Kept::waiting).as_ref(),
+            );
+        }
+    }
+
     /// Takes a task for another, or for itself as it is now. `None`: it is not pending.
     pub(super) fn change(&mut self, before: Option<&Waiting<'_>>, after: Option<&Waiting<'_>>) {
         if before == after || self.gave_up {
             return;
         }
+        self.noted.push((before.map(Kept::of), after.map(Kept::of)));
+        self.put(before, after);
+    }
+
+    fn put(&mut self, before: Option<&Waiting<'_>>, after: Option<&Waiting<'_>>) {
         if let Some(before) = before {
-            let of_type = before.of_type.map(Box::from);
-            let class = self.classes.get_mut(&of_type);
-            if let Some(class) = class.and_then(|classes| classes.get_mut(&before.needs)) {
-                class.remove(&(before.created_at, before.id.into()));
-            }
+            self.remove(before);
         }
         if let Some(after) = after {
             self.add(after);
         }
     }
 
-    /// Adds a pending task.
-    pub(super) fn add(&mut self, task: &Waiting<'_>) {
+    fn remove(&mut self, task: &Waiting<'_>) {
+        let of_type = task.of_type.map(Box::from);
+        let Some(classes) = self.classes.get_mut(&of_type) else {
+            return;
+        };
+        let Some(class) = classes.get_mut(&task.needs) else {
+            return;
+        };
+        class.remove(&(task.created_at, task.id.into()));
+        if class.window.is_empty() && class.horizon.is_none() {
+            classes.remove(&task.needs);
+            self.count -= 1;
+            if classes.is_empty() {
+                self.classes.remove(&of_type);
+            }
+        }
+    }
+
+    fn add(&mut self, task: &Waiting<'_>) {
         if self.gave_up {
             return;
         }
         let classes = self.classes.entry(task.of_type.map(Box::from)).or_default();
         let before = classes.len();
         let class = classes.entry(task.needs).or_default();
-        let most = MOST_BYTES / self.count.next_power_of_two().max(16);
-        class.add((task.created_at, task.id.into()), most);
+        class.add((task.created_at, task.id.into()), most_bytes(self.count));
         if classes.len() > before {
             self.count += 1;
             self.grown();
@@ -177,15 +248,31 @@ impl Pending {
     /// P3, after a new class.
     fn grown(&mut self) {
         if self.count > MOST_CLASSES {
-            *self = Self {
-                gave_up: true,
-                ..Self::default()
-            };
+            *self = Self::given_up();
         } else if self.count > 16 && self.count.is_power_of_two() {
             let most = MOST_BYTES / (self.count * 2);
             let classes = self.classes.values_mut().flat_map(HashMap::values_mut);
             classes.for_each(|class| class.trim(most));
         }
+    }
+
+    fn given_up() -> Self {
+        Self {
+            gave_up: true,
+            ..Self::default()
+        }
+    }
+
+    /// Is it time to build an index again that gave up?
+    pub(super) fn is_to_be_tried(&mut self) -> bool {
+        self.claims += u32::from(self.gave_up);
+        self.claims >= CLAIMS_UNTIL_TRIED
+    }
+
+    /// Are there too many classes (P3)?
+    #[cfg(test)]
+    pub(super) fn gave_up(&self) -> bool {
+        self.gave_up
     }
 
     /// The oldest task that fits.
@@ -215,6 +302,119 @@ impl Pending {
     }
 }
 
+/// P3: of one class's window, among so many classes.
+fn most_bytes(classes: usize) -> usize {
+    MOST_BYTES / classes.next_power_of_two().max(16)
+}
+
+/// Makes the index of many tasks, without a copy of those that stay outside of the windows.
+#[derive(Debug, Default)]
+pub(super) struct Builder<'a> {
+    numbers: HashMap<(Option<&'a str>, Needs), usize>,
+    classes: Vec<Built<'a>>,
+    /// The class of the last task: the next one's is often the same.
+    last: Option<((Option<&'a str>, Needs), usize)>,
+}
+
+/// A class's oldest tasks, in no order.
+#[derive(Debug, Default)]
+struct Built<'a> {
+    places: Vec<(i64, &'a str)>,
+    bytes: usize,
+    horizon: Option<(i64, &'a str)>,
+}
+
+impl<'a> Built<'a> {
+    /// Keeps the oldest of at most so many bytes, at least one.
+    fn trim(&mut self, most_bytes: usize) {
+        if self.bytes <= most_bytes {
+            return;
+        }
+        self.places.sort_unstable();
+        let mut bytes = 0;
+        let fit = self.places.iter().take_while(|place| {
+            bytes += ENTRY_BYTES + place.1.len();
+            bytes <= most_bytes
+        });
+        let fit = fit.count().max(1);
+        if fit < self.places.len() {
+            self.places.truncate(fit);
+            self.horizon = self.places.last().copied();
+        }
+        self.bytes = self
+            .places
+            .iter()
+            .map(|place| ENTRY_BYTES + place.1.len())
+            .sum();
+    }
+}
+
+impl<'a> Builder<'a> {
+    /// Adds a pending task. False: there are too many classes (P3), and no more need be added.
+    pub(super) fn add(&mut self, task: &Waiting<'a>) -> bool {
+        let class = (task.of_type, task.needs);
+        let number = match self.last {
+            Some((last, number)) if last == class => number,
+            _ => {
+                let next = self.classes.len();
+                let number = *self.numbers.entry(class).or_insert(next);
+                if number == next {
+                    self.classes.push(Built::default());
+                    if next >= MOST_CLASSES {
+                        return false;
+                    }
+                    if next >= 16 && next.is_power_of_two() {
+                        let most = most_bytes(next + 1);
+                        self.classes.iter_mut().for_each(|class| class.trim(most));
+                    }
+                }
+                self.last = Some((class, number));
+                number
+            }
+        };
+        let most = most_bytes(self.classes.len());
+        if let Some(class) = self.classes.get_mut(number) {
+            let place = (task.created_at, task.id);
+            if class.horizon.is_none_or(|horizon| place <= horizon) {
+                class.places.push(place);
+                class.bytes += ENTRY_BYTES + task.id.len();
+                if class.bytes > most * 2 {
+                    class.trim(most);
+                }
+            }
+        }
+        true
+    }
+
+    /// The index.
+    pub(super) fn finish(mut self) -> Pending {
+        if self.classes.len() > MOST_CLASSES {
+            return Pending::given_up();
+        }
+        let mut pending = Pending {
+            count: self.classes.len(),
+            ..Pending::default()
+        };
+        let most = most_bytes(pending.count);
+        for ((of_type, needs), number) in self.numbers {
+            let Some(built) = self.classes.get_mut(number) else {
+                continue;
+            };
+            built.trim(most);
+            let owned = |place: (i64, &str)| -> Place { (place.0, place.1.into()) };
+            let class = Class {
+                bytes: built.bytes,
+                horizon: built.horizon.map(owned),
+                window: built.places.drain(..).map(owned).collect(),
+            };
+            let of_type = of_type.map(Box::from);
+            let classes = pending.classes.entry(of_type).or_default();
+            classes.insert(needs, class);
+        }
+        pending
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -236,11 +436,19 @@ mod tests {
     }
 
     fn built(model: &Model) -> Pending {
-        let mut index = Pending::default();
+        let mut builder = Builder::default();
         for (id, task) in model {
-            index.add(&waiting(id, task));
+            assert!(builder.add(&waiting(id, task)), "few classes");
         }
-        index
+        builder.finish()
+    }
+
+    fn expected(model: &Model, wanted: &Wanted<'_>) -> Oldest {
+        let fitting = model
+            .iter()
+            .filter(|(_, task)| wanted.fits(task.0.as_deref(), task.1));
+        let oldest = fitting.min_by_key(|(id, task)| (task.2, (*id).clone()));
+        oldest.map_or(Oldest::None, |(id, _)| Oldest::Task(id.clone()))
     }
 
     fn wanted(types: &[String], cpu_count: i64) -> Wanted<'_> {
@@ -261,11 +469,35 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
         fn the_oldest_that_fits_is_the_one_that_a_look_at_all_finds(
-            steps in proptest::collection::vec((0_u16..40, 0_u8..4, 1_i64..3, 0_i64..9, any::<bool>()), 1..120),
+            steps in proptest::collection::vec(
+                (0_u16..40, 0_u8..4, 1_i64..3, 0_i64..9, any::<bool>(), 0_u8..8),
+                1..120,
+            ),
         ) {
             let mut model = Model::new();
             let mut index = Pending::default();
-            for (number, of_type, cpu_cores, created_at, is_pending) in steps {
+            let mut committed = model.clone();
+            for (number, of_type, cpu_cores, created_at, is_pending, end) in steps {
+                match end {
+                    // The group fails.
+                    0 => {
+                        index.take_back();
+                        model = committed.clone();
+                        let mut classes = index.classes.values().flat_map(HashMap::values);
+                        prop_assert!(
+                            classes.all(|class| !class.window.is_empty() || class.horizon.is_some()),
+                            "a class of nothing is kept"
+                        );
+                        let count = index.classes.values().map(HashMap::len).sum::<usize>();
+                        prop_assert_eq!(index.count, count);
+                    }
+                    // It ends well.
+                    1 => {
+                        index.begin();
+                        committed = model.clone();
+                    }
+                    _ => {}
+                }
                 let id = id(number);
                 let of_type = (of_type > 0).then(|| format!("type-{of_type}"));
                 let needs = Needs { cpu_cores, ..Needs::default() };
@@ -280,13 +512,23 @@ mod tests {
                 }
                 let types: Vec<String> = of_type.into_iter().collect();
                 let wanted = wanted(&types, cpu_cores);
-                let fitting = model.iter().filter(|(_, task)| wanted.fits(task.0.as_deref(), task.1));
-                let expected = fitting.min_by_key(|(id, task)| (task.2, (*id).clone()));
-                let expected = expected.map_or(Oldest::None, |(id, _)| Oldest::Task(id.clone()));
+                let expected = expected(&model, &wanted);
                 let mut found = index.oldest(&wanted);
                 if found == Oldest::Dry {
-                    index = built(&model);
+                    // As the engine does: from what is committed, and then what the group did.
+                    index = built(&committed);
+                    for id in committed.keys().chain(model.keys()) {
+                        index.change(
+                            committed.get(id).map(|task| waiting(id, task)).as_ref(),
+                            model.get(id).map(|task| waiting(id, task)).as_ref(),
+                        );
+                    }
                     found = index.oldest(&wanted);
+                    if found == Oldest::Dry {
+                        index = built(&model);
+                        committed = model.clone();
+                        found = index.oldest(&wanted);
+                    }
                 }
                 let short = |oldest: &Oldest| format!("{oldest:.40?}");
                 prop_assert!(found == expected, "{} for {}", short(&found), short(&expected));
@@ -317,7 +559,7 @@ mod tests {
         let mut index = Pending::default();
         let task = (None, Needs::default(), 0);
         for number in 0..200_000_u32 {
-            index.add(&waiting(&format!("task-{number:010}"), &task));
+            index.change(None, Some(&waiting(&format!("task-{number:010}"), &task)));
         }
         let class = &index.classes[&None][&Needs::default()];
         assert!(class.bytes <= MOST_BYTES / 16, "{} bytes", class.bytes);

@@ -217,6 +217,12 @@ pub enum Refusal {
         /// Why, and what to do.
         reason: String,
     },
+    /// The changes cannot be published for a reason that is not in them.
+    #[error("it cannot be published now: {reason}")]
+    NotNow {
+        /// Why, and what to do.
+        reason: String,
+    },
     /// The log does not take it.
     #[error("it cannot be logged: {reason}")]
     Log {
@@ -235,6 +241,20 @@ pub enum Refusal {
     /// The snapshot could not be read.
     #[error("the daemon cannot read its snapshot: {0}")]
     Read(#[from] ReadError),
+}
+
+impl Refusal {
+    /// May the same transaction be taken later? Then it is not remembered (N7). Nor is an id that cannot be.
+    pub(super) fn is_passing(&self) -> bool {
+        matches!(
+            self,
+            Self::Id { .. }
+                | Self::NotNow { .. }
+                | Self::Full { .. }
+                | Self::Stopped
+                | Self::Read(_)
+        )
+    }
 }
 
 /// A value for a message: whole if it is short.

@@ -26,7 +26,7 @@ mod writer;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use sherwood_client::{Handle, Reader, Snapshot};
+use sherwood_client::{Handle, ReadError, Reader, Snapshot};
 use sherwood_shared::file::FileId;
 use sherwood_shared::layout::{Constants, DATA_START};
 use sherwood_shared::schema::TableId;
@@ -365,9 +365,19 @@ impl Publisher {
         self.writer.set_limit(limit);
     }
 
-    /// The newest snapshot, as any reader of this host sees it.
+    /// The newest snapshot, as any reader of this host sees it. If it cannot be read anew, the last one that could:
+    /// for showing, not for deciding.
     pub fn snapshot(&mut self) -> &Snapshot {
         self.view.latest()
+    }
+
+    /// The published snapshot, and no older one.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be read: for want of descriptors or of memory, perhaps.
+    pub fn published(&mut self) -> Result<Snapshot, ReadError> {
+        self.view.refresh().cloned()
     }
 
     /// The published generation.

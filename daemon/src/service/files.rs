@@ -15,7 +15,7 @@ use crate::engine::Stage;
 use crate::log::chain;
 use crate::log_keeper::Chore;
 use crate::metadata::{MetadataError, MetadataKeeper};
-use crate::scribe::{Job, Known, Report, Scribe, checkpoint, publish};
+use crate::scribe::{Job, Known, Report, Scribe, checkpoint, is_here, publish};
 use crate::served::ServedEngine;
 
 /// How soon to try the public name again while somebody else is at work there.
@@ -43,6 +43,7 @@ impl Files {
         newest: PathBuf,
         public_is_stale: bool,
         is_behind: bool,
+        epoch: u64,
     ) -> Result<Self, StartError> {
         let now = Instant::now();
         let mut keeper = MetadataKeeper::new(engine.publisher().dir().path());
@@ -55,9 +56,10 @@ impl Files {
         };
         let events = events.clone();
         let report = move |report| {
-            let _loop_has_ended = events.send(Event::Report(report));
+            let _loop_has_ended = events.send(Event::Report(epoch, report));
         };
-        let scribe = Scribe::start(Arc::clone(checkpoints), keeper, report)
+        let dir = engine.publisher().dir().clone();
+        let scribe = Scribe::start(Arc::clone(checkpoints), keeper, dir, report)
             .map_err(part("the thread that writes checkpoints"))?;
         let mut cadence = Cadence::default();
         if is_behind {
@@ -115,12 +117,24 @@ impl Files {
 impl<E: Ends> Service<E> {
     pub(super) fn tend_files(&mut self, now: Instant) {
         if self.files.cadence.due().is_some_and(|due| due <= now) {
-            let job = Job::Checkpoint {
-                snapshot: self.engine.publisher().snapshot(),
-                position: self.position(),
+            // The snapshot of exactly this position, or none.
+            let position = self.position();
+            let asked = match self.engine.publisher().snapshot() {
+                Ok(snapshot) => self.files.ask(Job::Checkpoint { snapshot, position }),
+                Err(error) => {
+                    let text = chain(&error);
+                    if self.troubles.checkpoint.is_new(&text) {
+                        warn!(
+                            error = text,
+                            "the snapshot cannot be read for a checkpoint; it is tried again"
+                        );
+                    }
+                    false
+                }
             };
-            if self.files.ask(job) {
-                self.files.cadence.began(now);
+            match asked {
+                true => self.files.cadence.began(),
+                false => self.files.cadence.failed(now),
             }
         }
         if !self.files.is_publishing && self.files.public_due.is_some_and(|due| due <= now) {
@@ -159,7 +173,7 @@ impl<E: Ends> Service<E> {
                 bytes,
                 release,
             } => {
-                self.files.cadence.succeeded(now);
+                self.files.cadence.succeeded();
                 self.files.newest = path;
                 self.files.public_due.get_or_insert(now);
                 debug!(
@@ -271,8 +285,12 @@ impl<E: Ends> Service<E> {
     /// At a stop, so that who reads the file reads the last state: best effort, the log holds it all.
     pub(super) fn last_checkpoint(&mut self) {
         self.files.scribe.stop();
-        if !self.files.cadence.is_idle() {
-            let (snapshot, position) = (self.engine.publisher().snapshot(), self.position());
+        if !is_here(self.engine.publisher().dir()) {
+            return;
+        }
+        let snapshot = self.engine.publisher().snapshot();
+        if let (false, Ok(snapshot)) = (self.files.cadence.is_idle(), snapshot) {
+            let position = self.position();
             match checkpoint(&self.checkpoints, &snapshot, position, &mut Free) {
                 Report::Checkpoint { path, .. } => {
                     self.files.newest = path;

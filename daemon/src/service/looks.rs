@@ -25,6 +25,9 @@ const SECOND_LOOK: Duration = Duration::from_millis(100);
 /// So many looks in a row that find the file changing are a writer's mistake.
 const RESTLESS_LOOKS: u32 = 50;
 
+/// So often a merge is tried that fails, some seconds apart: a full disk may be over by then.
+const MERGES: u32 = 12;
+
 /// How long a file that was moved aside is looked at, in case its writer finishes it there.
 const ASIDE_FOR: Duration = Duration::from_mins(10);
 
@@ -38,6 +41,8 @@ pub(super) struct Looks {
     /// Looks in a row that found the file changing.
     restless: u32,
     next_poll: Instant,
+    /// Merges in a row that failed.
+    failed_merges: u32,
     /// When to read again what could not be merged.
     next_retry: Option<Instant>,
     /// The scribe makes a foreign file the base; until then a look would compare with the old one.
@@ -94,6 +99,7 @@ impl Looks {
             owed: false,
             restless: 0,
             next_poll: now,
+            failed_merges: 0,
             next_retry: None,
             is_base_owed: false,
             known: Known::Nothing,
@@ -105,6 +111,15 @@ impl Looks {
     pub(super) fn forget(&mut self) {
         self.tried = None;
         self.next_retry = None;
+    }
+
+    /// Another directory is served from now on.
+    pub(super) fn begin_anew(&mut self) {
+        self.forget();
+        self.failed_merges = 0;
+        self.is_base_owed = false;
+        self.known = Known::Nothing;
+        self.aside.clear();
     }
 
     pub(super) fn poll_at(&mut self, now: Instant) {
@@ -222,7 +237,7 @@ impl<E: Ends> Service<E> {
             Sight::Unchanged { tried } => {
                 self.state_is_good();
                 if let Some(tried) = tried {
-                    self.came_to_know(&tried);
+                    self.came_to_know(&tried, now);
                     self.conclude(tried, now);
                 }
             }
@@ -245,7 +260,7 @@ impl<E: Ends> Service<E> {
                 self.refuse(&what);
                 match tried {
                     Some(tried) => {
-                        self.came_to_know(&tried);
+                        self.came_to_know(&tried, now);
                         self.conclude(tried, now);
                     }
                     // No file there, or none that can be told: ours comes back, in time.
@@ -279,11 +294,11 @@ impl<E: Ends> Service<E> {
         !self.looks.aside.iter().any(|aside| aside.path == path)
     }
 
-    fn came_to_know(&mut self, tried: &Tried) {
-        if self.is_public(tried.path()) {
+    fn came_to_know(&mut self, tried: &Tried, now: Instant) {
+        if self.is_public(tried.path()) && self.looks.known.id() != Some(tried.id()) {
             self.looks.known = match tried.refusal() {
-                None => Known::Merged(tried.id()),
-                Some(why) => Known::Refused(tried.id(), why.to_owned()),
+                None => Known::Merged(tried.id(), now),
+                Some(why) => Known::Refused(tried.id(), now, why.to_owned()),
             };
         }
     }
@@ -293,6 +308,7 @@ impl<E: Ends> Service<E> {
         let rows = found.changes.rows();
         match self.merge(found.changes)? {
             Ok(generation) => {
+                self.looks.failed_merges = 0;
                 if self.troubles.merge.is_over() {
                     info!("foreign changes are merged again");
                 }
@@ -307,7 +323,7 @@ impl<E: Ends> Service<E> {
                     "merged a foreign state: so many rows had changed"
                 );
                 if self.is_public(&found.file) {
-                    self.looks.known = Known::Merged(found.tried.id());
+                    self.looks.known = Known::Merged(found.tried.id(), Instant::now());
                     self.engine.publisher().parquet_path = Some(found.file);
                     self.looks.is_base_owed = self.files.ask(Job::Base(found.bytes));
                 } else {
@@ -322,7 +338,17 @@ impl<E: Ends> Service<E> {
                         "a foreign state cannot be merged for now; nothing of it was applied, and it is tried again"
                     );
                 }
-                self.looks.next_retry = Some(Instant::now() + RETRY_INTERVAL);
+                self.looks.failed_merges += 1;
+                if self.looks.failed_merges < MERGES {
+                    self.looks.next_retry = Some(Instant::now() + RETRY_INTERVAL);
+                } else {
+                    // It does not fit, and time does not help: like any file that is refused.
+                    self.looks.failed_merges = 0;
+                    self.refuse(&why);
+                    let tried = found.tried.refused(why);
+                    self.came_to_know(&tried, Instant::now());
+                    self.conclude(tried, Instant::now());
+                }
             }
         }
         Ok(())

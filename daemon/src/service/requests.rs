@@ -1,8 +1,9 @@
 //! Requests: groups of them, and what follows a commit.
 
+use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use sherwood_shared::transaction::{Answer, OutcomeKind};
@@ -18,42 +19,58 @@ use crate::flight::{self, Announced};
 use crate::log::chain;
 use crate::log_keeper::{self, Chore, Kept};
 use crate::served::ServedEngine;
+use crate::systemd;
 
 /// Requests of one group. More are committed in the next: a group's answers all wait for its end.
 const MOST_IN_GROUP: usize = 512;
+/// After so long a commit ends, and leaves what it has not begun for the next: a group can take a sync for each request
+/// in it, and beats and everything else wait for its end.
+const MOST_TIME: Duration = Duration::from_millis(100);
 
 impl<E: Ends> Service<E> {
-    /// V5: commits `first` and all requests that wait behind it.
+    /// V5: commits `first` and all requests that wait behind it, as far as the time goes.
     pub(super) fn on_requests(
         &mut self,
         first: Submission,
         events: &Receiver<Event>,
     ) -> Result<(), StartError> {
-        let mut group = vec![first];
+        let mut group = std::mem::take(&mut self.waiting);
+        group.push_front(first);
         while group.len() < MOST_IN_GROUP {
             match events.try_recv() {
-                Ok(Event::Submit(next)) => group.push(next),
+                Ok(Event::Submit(next)) => group.push_back(next),
                 Ok(other) => self.later.push_back(other),
                 Err(_) => break,
             }
         }
-        self.commit(group)
+        let result = self.commit(&mut group);
+        self.waiting = group;
+        result
     }
 
-    fn commit(&mut self, group: Vec<Submission>) -> Result<(), StartError> {
+    fn commit(&mut self, group: &mut VecDeque<Submission>) -> Result<(), StartError> {
         let before = self.engine.publisher().generation();
-        let committed = self.engine.commit(group);
+        let until = Instant::now() + MOST_TIME;
+        let committed = self.engine.commit_until(group, Some(until));
         if let Some(error) = self.engine.publisher().take_lost() {
             return Err(error.into());
         }
-        let Some(committed) = committed? else {
+        if let Err(fatal) = &committed {
+            // Not tried again: only a start reads what the log really holds.
+            let why = chain(fatal);
+            let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+            health.insert("log", why.clone());
+            systemd::notify(&format!(
+                "STATUS=the log failed, stopping: {}\nERRNO=5",
+                why.replace('\n', " ")
+            ));
+        }
+        let committed = committed?;
+        self.announce();
+        let Some(committed) = committed else {
             return Ok(());
         };
         let now = Instant::now();
-        self.announced.send_replace(Announced {
-            sequence: self.engine.journal().next_sequence() - 1,
-            generation: committed.generation,
-        });
         if committed.generation != before {
             self.files.changed(now);
             match self.engine.publisher().housekeep() {
@@ -63,9 +80,21 @@ impl<E: Ends> Service<E> {
             }
         }
         if !self.is_segment_asked && self.engine.journal().needs_segment() {
+            // Also where nothing changed, and outcomes alone fill the log: a checkpoint lets old segments go.
+            self.files.changed(now);
             self.is_segment_asked = self.log_keeper.send(Chore::Prepare).is_ok();
         }
         Ok(())
+    }
+
+    /// Tells watchers and `status` what is durable and visible.
+    pub(super) fn announce(&mut self) {
+        let now = Announced {
+            sequence: self.engine.journal().next_sequence() - 1,
+            generation: self.engine.publisher().generation(),
+        };
+        self.announced
+            .send_if_modified(|told| std::mem::replace(told, now) != now);
     }
 
     /// Commits what a foreign file changed. `Err`: why not, in words.
@@ -78,7 +107,7 @@ impl<E: Ends> Service<E> {
                 *answer.lock().unwrap_or_else(PoisonError::into_inner) = Some(answered);
             }),
         };
-        self.commit(vec![submission])?;
+        self.commit(&mut VecDeque::from([submission]))?;
         let answered = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
         Ok(match answered {
             Some(Answer {
@@ -135,6 +164,7 @@ impl<E: Ends> Service<E> {
         let announced = self.announced.subscribe();
         let cluster = served.cluster().to_string();
         let began = Instant::now();
+        let health = Arc::clone(&self.health);
         let options = flight::Options {
             socket,
             snapshot,
@@ -155,6 +185,7 @@ impl<E: Ends> Service<E> {
                     "generation": now.generation,
                     "log_sequence": now.sequence,
                     "serving_for_s": began.elapsed().as_secs(),
+                    "trouble": *health.lock().unwrap_or_else(PoisonError::into_inner),
                 })
             }),
             changes: Some(Arc::new(LogChanges(log))),
@@ -178,12 +209,14 @@ impl<E: Ends> Service<E> {
 pub(super) fn start_log_keeper<P: Publish>(
     engine: &mut ServedEngine<P>,
     events: &Sender<Event>,
+    epoch: u64,
 ) -> Result<Sender<Chore>, StartError> {
     let events = events.clone();
     let report = move |kept| {
-        let _loop_has_ended = events.send(Event::Kept(kept));
+        let _loop_has_ended = events.send(Event::Kept(epoch, kept));
     };
-    let chores = log_keeper::start(engine.journal().keeper(), report)
+    let dir = engine.publisher().dir().clone();
+    let chores = log_keeper::start(engine.journal().keeper(), dir, report)
         .map_err(part("the thread that keeps the log"))?;
     let _it_lives = chores.send(Chore::Prepare);
     Ok(chores)

@@ -12,11 +12,12 @@ use arrow_array::cast::AsArray;
 use arrow_array::{ArrayRef, RecordBatch, StringArray};
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use serde_json::Value;
-use sherwood_client::Snapshot;
 use sherwood_client::import;
 use sherwood_client::locate::METADATA_FILE;
+use sherwood_client::{ReadError, Reader, Snapshot};
 use sherwood_daemon::config::{Args, Config, LogFormat, Sources};
 use sherwood_daemon::ends::{BoxError, Ends, Publish, Real};
+use sherwood_daemon::engine::{Request, Submission};
 use sherwood_daemon::foreign::Loaded;
 use sherwood_daemon::log;
 use sherwood_daemon::publish::{Options, PublishError, Published, Publisher, Staged};
@@ -24,6 +25,7 @@ use sherwood_daemon::served::StartError;
 use sherwood_daemon::service::{Event, Order, Service};
 use sherwood_shared::schema::TableId;
 use sherwood_shared::state::State;
+use sherwood_shared::transaction::{Answer, Transaction};
 use sherwood_store::Effects;
 
 /// Publishes in order: the generation, and the ids of the tasks.
@@ -110,8 +112,8 @@ impl Publish for NotingPublisher {
         *self.ends.beats.lock().unwrap() += 1;
         self.inner.beat()
     }
-    fn snapshot(&mut self) -> Snapshot {
-        self.inner.snapshot().clone()
+    fn snapshot(&mut self) -> Result<Snapshot, ReadError> {
+        self.inner.published()
     }
     fn generation(&self) -> u64 {
         self.inner.generation() + self.ends.taken.load(Ordering::SeqCst)
@@ -239,6 +241,7 @@ impl Case {
         let thread = thread::spawn(move || service.run(&receiver));
         Running {
             ends,
+            path: self.run_dir().join("c.arrow"),
             sender,
             thread: Some(thread),
         }
@@ -251,6 +254,7 @@ pub type Channel = (Sender<Event>, Receiver<Event>);
 /// A service on a thread of its own; stopped when dropped.
 pub struct Running {
     pub ends: Noting,
+    path: PathBuf,
     sender: Sender<Event>,
     thread: Option<JoinHandle<Result<(), StartError>>>,
 }
@@ -274,6 +278,22 @@ impl Running {
         wait_for(&format!("refusal {count}"), || {
             self.ends.refused.lock().unwrap().len() >= count
         });
+    }
+    /// Applies a transaction, and waits for its answer.
+    pub fn transact(&self, transaction: Value) -> Answer {
+        let transaction = Transaction::from_json(transaction.to_string().as_bytes()).unwrap();
+        let (answers, answer) = mpsc::channel();
+        let submission = Submission {
+            request: Request::Transaction(transaction),
+            reply: Box::new(move |answered| answers.send(answered).unwrap()),
+        };
+        self.sender.send(Event::Submit(submission)).unwrap();
+        answer.recv().unwrap()
+    }
+    /// The state, as readers of the snapshot see it.
+    pub fn snapshot(&self) -> State {
+        let reader = Reader::open(&self.path).unwrap();
+        reader.snapshot().unwrap().to_state().unwrap()
     }
     pub fn order(&self, order: Order) {
         self.sender.send(Event::Order(order)).unwrap();

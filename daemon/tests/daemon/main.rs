@@ -1,5 +1,6 @@
 //! The daemon without its process: a cluster being served, call by call, and the loop around it.
 
 mod common;
+mod foreign;
 mod served;
 mod service;

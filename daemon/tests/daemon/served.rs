@@ -22,7 +22,13 @@ fn begin<E: Ends>(case: &Case, ends: &E) -> ServedEngine<E::Publisher> {
 
 /// Puts one task.
 fn put<P: sherwood_daemon::ends::Publish>(engine: &mut ServedEngine<P>, task: &str) -> Answer {
-    let json = format!(r#"{{"ops":[{{"put":"tasks","row":{{"id":"{task}"}}}}]}}"#);
+    ask(
+        engine,
+        &format!(r#"{{"ops":[{{"put":"tasks","row":{{"id":"{task}"}}}}]}}"#),
+    )
+}
+
+fn ask<P: sherwood_daemon::ends::Publish>(engine: &mut ServedEngine<P>, json: &str) -> Answer {
     let (sender, answers) = std::sync::mpsc::channel();
     let submission = Submission {
         request: Request::Transaction(Transaction::from_json(json.as_bytes()).unwrap()),
@@ -51,6 +57,16 @@ fn a_daemon_that_lost_its_run_directory_to_another_touches_nothing_there() {
     assert_eq!(answer.outcome, OutcomeKind::Refused, "{answer:?}");
     let lost = engine.publisher().take_lost();
     assert!(matches!(lost, Some(LockError::Held { .. })), "{lost:?}");
+    // Nothing is logged either, not even a refusal for its id, and also when the other has ended: it may have logged.
+    let next = engine.journal().next_sequence();
+    let refused = r#"{"id":"a","ops":[{"delete":"tasks","key":"nobody"}]}"#;
+    let answer = ask(&mut engine, refused);
+    assert_eq!(answer.outcome, OutcomeKind::Unknown, "{answer:?}");
+    lock.unlock().unwrap();
+    let answer = ask(&mut engine, refused);
+    assert_eq!(answer.outcome, OutcomeKind::Unknown, "{answer:?}");
+    assert_eq!(engine.journal().next_sequence(), next);
+    lock.lock().unwrap();
     // A successor of the state directory is not begun under a lost name either.
     fs::rename(case.state_dir(), case.root().join("old")).unwrap();
     fs::create_dir(case.state_dir()).unwrap();

@@ -208,7 +208,10 @@ impl DomainOp {
                 let node = fields.key("node")?;
                 let set = match fields.has("set") {
                     true => fields.object("set")?,
-                    false => Map::new(),
+                    false => {
+                        fields.drop_nulls(&["set"]);
+                        Map::new()
+                    }
                 };
                 (Self::Heartbeat { node, set }, "id, node and set")
             }
@@ -332,6 +335,28 @@ mod tests {
     }
 
     #[test]
+    fn null_says_as_much_as_a_field_that_is_left_out() {
+        for (action, with, without) in [
+            (
+                "fail",
+                r#"{"id":null,"task":"t","reason":null}"#,
+                r#"{"task":"t"}"#,
+            ),
+            ("heartbeat", r#"{"node":"n","set":null}"#, r#"{"node":"n"}"#),
+            ("claim", r#"{"node":"n","types":null}"#, r#"{"node":"n"}"#),
+            (
+                "complete",
+                r#"{"task":"t","outputs":null}"#,
+                r#"{"task":"t"}"#,
+            ),
+        ] {
+            let read = DomainOp::from_json(action, with.as_bytes()).expect(with);
+            let plain = DomainOp::from_json(action, without.as_bytes()).expect(without);
+            assert_eq!(read, plain, "{action} {with}");
+        }
+    }
+
+    #[test]
     fn what_is_not_of_the_form_is_refused_by_name() {
         for (action, body, told) in [
             ("explode", "{}", "explode"),
@@ -341,7 +366,8 @@ mod tests {
             ("claim", r#"{"node":"n","types":[1]}"#, "list of texts"),
             ("start", r#"{"task":""}"#, "1 to 1024"),
             ("register", r#"{"node":"n"}"#, "object"),
-            ("fail", r#"{"task":"t","reason":null}"#, "text"),
+            ("fail", r#"{"task":"t","reason":1}"#, "text"),
+            ("start", r#"{"task":null}"#, "\"task\""),
         ] {
             let error = DomainOp::from_json(action, body.as_bytes()).expect_err(body);
             assert!(error.to_string().contains(told), "{action} {body}: {error}");

@@ -70,6 +70,11 @@ impl Transaction {
 fn condition(mut fields: Fields) -> Result<Condition, FormError> {
     const ALLOWED: &str =
         "generation alone, or table and key with exists, or table, key, column and equals";
+    // What `equals` is compared with may well be null; a condition of another kind has none.
+    fields.drop_nulls(&["generation", "table", "key", "exists", "column"]);
+    if ["generation", "exists"].iter().any(|kind| fields.has(kind)) {
+        fields.drop_nulls(&["equals"]);
+    }
     if let Some(generation) = fields.take("generation") {
         let number = generation.as_u64().ok_or_else(|| {
             fields.wrong("generation", &generation, "a generation is a whole number")
@@ -101,6 +106,7 @@ fn condition(mut fields: Fields) -> Result<Condition, FormError> {
 }
 
 fn op(mut fields: Fields) -> Result<Op, FormError> {
+    fields.drop_nulls(&["put", "patch", "delete", "key", "row", "set"]);
     if fields.has("put") {
         let table = fields.table("put")?;
         let row = fields.object("row")?;
@@ -248,8 +254,8 @@ impl Answer {
             let found = Value::String(outcome.clone());
             fields.wrong("outcome", &found, "it has to be done, refused or unknown")
         })?;
-        let generation = match fields.take("generation") {
-            None | Some(Value::Null) => None,
+        let generation = match fields.take_some("generation") {
+            None => None,
             Some(value) => Some(value.as_u64().ok_or_else(|| {
                 fields.wrong("generation", &value, "a generation is a whole number")
             })?),
@@ -334,6 +340,56 @@ mod tests {
         }
         let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
         assert!(Transaction::from_json(deep.as_bytes()).is_err());
+    }
+
+    #[test]
+    fn null_says_as_much_as_a_field_that_is_left_out() {
+        for (with, without) in [
+            (r#"{"id":null,"if":null,"ops":[]}"#, r#"{"ops":[]}"#),
+            (
+                r#"{"ops":[{"put":"tasks","row":{"a":null},"patch":null,"delete":null,"key":null,"set":null}]}"#,
+                r#"{"ops":[{"put":"tasks","row":{"a":null}}]}"#,
+            ),
+            (
+                r#"{"ops":[{"put":null,"patch":"cluster","key":null,"set":{},"row":null}]}"#,
+                r#"{"ops":[{"patch":"cluster","set":{}}]}"#,
+            ),
+            (
+                r#"{"ops":[{"put":null,"patch":null,"delete":"tasks","key":"k","row":null}]}"#,
+                r#"{"ops":[{"delete":"tasks","key":"k"}]}"#,
+            ),
+            (
+                r#"{"if":[{"generation":1,"table":null,"key":null,"exists":null,"column":null,"equals":null}],"ops":[]}"#,
+                r#"{"if":[{"generation":1}],"ops":[]}"#,
+            ),
+            (
+                r#"{"if":[{"generation":null,"table":"cluster","key":null,"exists":true,"column":null,"equals":null}],"ops":[]}"#,
+                r#"{"if":[{"table":"cluster","exists":true}],"ops":[]}"#,
+            ),
+            (
+                r#"{"if":[{"generation":null,"table":"tasks","key":"k","exists":null,"column":"c","equals":null}],"ops":[]}"#,
+                r#"{"if":[{"table":"tasks","key":"k","column":"c","equals":null}],"ops":[]}"#,
+            ),
+        ] {
+            let read = Transaction::from_json(with.as_bytes()).expect(with);
+            assert_eq!(
+                read,
+                Transaction::from_json(without.as_bytes()).expect(without),
+                "{with}"
+            );
+        }
+        // What has to be there has to be more than null, and no field is made up.
+        for text in [
+            r#"{"ops":null}"#,
+            r#"{"ops":[{"put":null,"row":{}}]}"#,
+            r#"{"ops":[{"put":"tasks","row":null}]}"#,
+            r#"{"ops":[{"patch":"tasks","key":null,"set":{}}]}"#,
+            r#"{"ops":[{"delete":"tasks","key":"k","colour":null}]}"#,
+            r#"{"if":[{"table":"tasks","key":"k","column":"c"}],"ops":[]}"#,
+            r#"{"if":[{"table":"tasks","key":"k","column":null,"equals":1}],"ops":[]}"#,
+        ] {
+            assert!(Transaction::from_json(text.as_bytes()).is_err(), "{text}");
+        }
     }
 
     #[test]

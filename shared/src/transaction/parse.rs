@@ -2,6 +2,8 @@
 //!
 //! serde_json keeps the last of two equal keys; a transaction that names a column twice is a mistake that must not
 //! be settled by chance, so objects are read here with a visitor that refuses it.
+//!
+//! A field that may be left out may be null instead, everywhere: many programs write one for the other.
 
 use std::fmt;
 
@@ -108,13 +110,29 @@ impl Fields {
         &self.place
     }
 
+    /// A value, null included.
     pub(super) fn take(&mut self, field: &str) -> Option<Value> {
         // The order of what is left over does not matter, and this way is quick.
         self.fields.swap_remove(field)
     }
 
+    /// A value; `None` if it is null or not there.
+    pub(super) fn take_some(&mut self, field: &str) -> Option<Value> {
+        self.take(field).filter(|value| !value.is_null())
+    }
+
+    /// Is it there, and not null?
     pub(super) fn has(&self, field: &str) -> bool {
-        self.fields.contains_key(field)
+        self.fields.get(field).is_some_and(|value| !value.is_null())
+    }
+
+    /// Drops those of `fields` that are null: they might have been left out.
+    pub(super) fn drop_nulls(&mut self, fields: &[&str]) {
+        for field in fields {
+            if !self.has(field) {
+                self.take(field);
+            }
+        }
     }
 
     pub(super) fn missing(&self, field: &'static str, expected: &'static str) -> FormError {
@@ -139,12 +157,12 @@ impl Fields {
         }
     }
 
-    /// A text; `None` if the field is not there.
+    /// A text; `None` if the field is null or not there.
     pub(super) fn optional_text(
         &mut self,
         field: &'static str,
     ) -> Result<Option<String>, FormError> {
-        match self.take(field) {
+        match self.take_some(field) {
             None => Ok(None),
             Some(Value::String(text)) => Ok(Some(text)),
             Some(other) => Err(self.wrong(field, &other, "it has to be a text")),
@@ -167,8 +185,8 @@ impl Fields {
 
     /// The id of a transaction.
     pub(super) fn id(&mut self) -> Result<Option<String>, FormError> {
-        match self.take("id") {
-            None | Some(Value::Null) => Ok(None),
+        match self.take_some("id") {
+            None => Ok(None),
             Some(Value::String(id)) if !id.is_empty() && id.len() <= MAX_ID_BYTES => Ok(Some(id)),
             Some(other) => Err(self.wrong("id", &other, "an id is a text of 1 to 256 bytes")),
         }
@@ -176,7 +194,7 @@ impl Fields {
 
     pub(super) fn object(&mut self, field: &'static str) -> Result<Map<String, Value>, FormError> {
         const EXPECTED: &str = "it has to be an object of columns and values";
-        match self.take(field) {
+        match self.take_some(field) {
             None => Err(self.missing(field, EXPECTED)),
             Some(Value::Object(fields)) => Ok(fields),
             Some(other) => Err(self.wrong(field, &other, EXPECTED)),
@@ -184,8 +202,8 @@ impl Fields {
     }
 
     pub(super) fn optional_list(&mut self, field: &'static str) -> Result<Vec<Value>, FormError> {
-        match self.take(field) {
-            None | Some(Value::Null) => Ok(Vec::new()),
+        match self.take_some(field) {
+            None => Ok(Vec::new()),
             Some(Value::Array(items)) => Ok(items),
             Some(other) => Err(self.wrong(field, &other, "it has to be a list")),
         }
@@ -232,6 +250,7 @@ impl Fields {
     /// The key of a row of `target`; the cluster's may be left out.
     pub(super) fn key_of(&mut self, target: Target) -> Result<String, FormError> {
         if target == Target::Cluster && !self.has("key") {
+            self.take("key");
             return Ok(String::new());
         }
         self.key("key")

@@ -6,16 +6,17 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
+use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, RenameFlags, renameat2};
 use sherwood_client::Snapshot;
 use sherwood_client::locate::{ClusterId, StateDir};
 
 use super::encode::encode;
 use super::error::{CheckpointError, failed};
-use super::keys::{Position, keys};
+use super::keys::{Position, is_checkpoint, keys, read_position};
 use super::pace::{Pace, Step};
 use super::sink::{Paced, Sink};
-use super::{BASE, DIRECTORY, REJECTED};
+use super::{BASE, BASES, DIRECTORY, REJECTED};
 use crate::durable::OUR_PREFIX;
 
 /// Private checkpoints that stay.
@@ -50,6 +51,17 @@ pub struct Written {
     pub position: Position,
     /// Its length.
     pub bytes: u64,
+}
+
+/// A checkpoint that is the public file.
+#[derive(Debug)]
+pub struct Exchanged {
+    /// What its inode says, so that a look at the directory knows it for ours.
+    pub found: fs::Metadata,
+    /// Where what stood there is now, whole, if anything did.
+    pub displaced: Option<PathBuf>,
+    /// Whether it is durable, and the base of merges (C3).
+    pub rest: Result<(), CheckpointError>,
 }
 
 /// What stands at the public name.
@@ -98,6 +110,7 @@ impl Checkpoints {
                 remove(&path)?;
             }
         }
+        checkpoints.rescue()?;
         // C3: a crash came between the public name and the base.
         if checkpoints.public()? == Public::Ours {
             for listed in checkpoints.list()? {
@@ -225,41 +238,51 @@ impl Checkpoints {
         Ok(bytes)
     }
 
-    /// C2 and C3: makes a checkpoint the public file. **Durable** when this returns `Ok`. The mode of what stood there is kept and,
-    /// where this process may set them, its owner and group. Returns what the new file's inode says, so that a
-    /// look at the directory knows it for ours; and where what stood there is now, whole, if anything did: it is the caller's to
-    /// remove or to keep, before the next call.
+    /// C2 and C3: makes a checkpoint the public file. The mode of what stood there is kept and,
+    /// where this process may set them, its owner and group.
     ///
-    /// The two change places at one stroke, so that a file that came at the last moment is not lost unseen.
+    /// The two change places at one stroke, so that a file that came at the last moment is not lost unseen: it is the caller's to
+    /// look at, and to remove or to [reject](Self::reject), also when `rest` is an error. What a crash leaves there is
+    /// rejected by the next call.
     ///
     /// # Errors
     ///
-    /// [`CheckpointError`]; what stood at the public name still does, but after a failed step behind
-    /// [`Step::Publish`]: then the copy does.
+    /// [`CheckpointError`]; what stood at the public name still does.
     pub fn exchange(
         &self,
         checkpoint: &Path,
         pace: &mut dyn Pace,
-    ) -> Result<(fs::Metadata, Option<PathBuf>), CheckpointError> {
-        let aside = self.aside();
+    ) -> Result<Exchanged, CheckpointError> {
+        let (aside, whole) = (self.aside("tmp"), self.aside("new"));
         let paced = Paced::new(pace);
-        let done = self.copy_public(checkpoint, &aside, &paced);
-        let (found, displaced) = done.map_err(|error| {
-            if paced.before(Step::Remove).is_ok() {
-                let _ = fs::remove_file(&aside);
-            }
-            if paced.is_stopped() {
-                CheckpointError::Stopped
-            } else {
-                error
-            }
-        })?;
-        self.sync(&self.state_dir, &paced)?;
-        self.link_base(checkpoint, &paced)?;
-        Ok((found, displaced.then_some(aside)))
+        let done = self
+            .copy_public(checkpoint, &aside, &whole, &paced)
+            .map_err(|error| {
+                if paced.before(Step::Remove).is_ok() {
+                    let _ = fs::remove_file(&aside);
+                    let _ = fs::remove_file(&whole);
+                }
+                if paced.is_stopped() {
+                    CheckpointError::Stopped
+                } else {
+                    error
+                }
+            });
+        let to = done?;
+        // From here on nothing may be lost sight of.
+        let displaced = self.take_public_name(&whole)?;
+        let found = to.metadata().map_err(failed("look at", &self.public))?;
+        let rest = self
+            .sync(&self.state_dir, &paced)
+            .and_then(|()| self.link_base(checkpoint, &paced));
+        Ok(Exchanged {
+            found,
+            displaced,
+            rest,
+        })
     }
 
-    /// [`exchange`](Self::exchange) for who knows what stands there, and removes it.
+    /// [`exchange`](Self::exchange) for who knows what stands there, and removes it. **Durable** when this returns `Ok`.
     ///
     /// # Errors
     ///
@@ -269,31 +292,53 @@ impl Checkpoints {
         checkpoint: &Path,
         pace: &mut dyn Pace,
     ) -> Result<fs::Metadata, CheckpointError> {
-        let (found, displaced) = self.exchange(checkpoint, pace)?;
-        if let Some(displaced) = displaced {
+        let exchanged = self.exchange(checkpoint, pace)?;
+        if let Some(displaced) = exchanged.displaced {
             remove(&displaced)?;
         }
-        Ok(found)
+        exchanged.rest.map(|()| exchanged.found)
     }
 
-    /// Where a public file is made, and where what it displaced is found.
-    fn aside(&self) -> PathBuf {
+    /// Where a public file is made (`tmp`), and where a whole one changes places with what it displaces (`new`).
+    fn aside(&self, extension: &str) -> PathBuf {
         let name = self.public.file_name().unwrap_or_default();
-        self.state_dir
-            .join(format!("{OUR_PREFIX}{}.tmp", name.to_string_lossy()))
+        self.state_dir.join(format!(
+            "{OUR_PREFIX}{}.{extension}",
+            name.to_string_lossy()
+        ))
+    }
+
+    /// What a crash left where files change places: ours, which is removed, or one that was displaced and not looked at.
+    fn rescue(&self) -> Result<(), CheckpointError> {
+        let whole = self.aside("new");
+        let is_ours = match fs::read(&whole) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Ok(bytes) => is_checkpoint(&bytes.into()),
+            Err(_) => false,
+        };
+        match is_ours {
+            true => remove(&whole),
+            false => self
+                .reject(
+                    &whole,
+                    "it was displaced by our checkpoint, and the daemon stopped before it was read",
+                )
+                .map(drop),
+        }
     }
 
     fn copy_public(
         &self,
         checkpoint: &Path,
         aside: &Path,
+        whole: &Path,
         paced: &Paced<'_>,
-    ) -> Result<(fs::Metadata, bool), CheckpointError> {
+    ) -> Result<File, CheckpointError> {
+        self.rescue()?;
         let from = File::open(checkpoint).map_err(failed("open", checkpoint))?;
         paced
             .before(Step::Create)
             .map_err(failed("create", aside))?;
-        // What a crash left there may be another's file: a new one, never a truncated one.
         remove(aside)?;
         // Others may open it from its first moment on: never with more than it is to have.
         let to = create(aside, self.mode & 0o600).map_err(failed("create", aside))?;
@@ -323,17 +368,29 @@ impl Checkpoints {
         paced
             .before(Step::Publish)
             .map_err(failed("replace", &self.public))?;
+        fs::rename(aside, whole).map_err(failed("rename", aside))?;
+        Ok(to)
+    }
+
+    /// Exchanges `whole` and the public file; where what stood there is now.
+    fn take_public_name(&self, whole: &Path) -> Result<Option<PathBuf>, CheckpointError> {
         let exchange = RenameFlags::RENAME_EXCHANGE;
-        let displaced = match renameat2(AT_FDCWD, aside, AT_FDCWD, &self.public, exchange) {
-            Ok(()) => true,
-            // Nothing there, or a file system that cannot.
-            Err(_) => {
-                fs::rename(aside, &self.public).map_err(failed("replace", &self.public))?;
-                false
+        match renameat2(AT_FDCWD, whole, AT_FDCWD, &self.public, exchange) {
+            Ok(()) => return Ok(Some(whole.to_owned())),
+            Err(Errno::ENOENT) => {}
+            Err(Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP) => {
+                // A file system that cannot: what stands there gets a second name first.
+                let old = self.aside("old");
+                remove(&old)?;
+                if fs::hard_link(&self.public, &old).is_ok() {
+                    fs::rename(whole, &self.public).map_err(failed("replace", &self.public))?;
+                    return Ok(Some(old));
+                }
             }
-        };
-        let found = to.metadata().map_err(failed("look at", &self.public))?;
-        Ok((found, displaced))
+            Err(error) => return Err(failed("replace", &self.public)(error.into())),
+        }
+        fs::rename(whole, &self.public).map_err(failed("replace", &self.public))?;
+        Ok(None)
     }
 
     /// Removes private checkpoints beyond the two newest.
@@ -382,6 +439,60 @@ impl Checkpoints {
         self.dir.join(BASE)
     }
 
+    /// What the public file has been in the last minutes, the newest first: the base, and those before it. A foreign file
+    /// was made from one of them.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointError::Io`].
+    pub fn bases(&self) -> Result<Vec<PathBuf>, CheckpointError> {
+        let mut all = vec![self.base()];
+        all.extend(
+            timed(&names(&self.dir.join(BASES))?)
+                .into_iter()
+                .map(|(_, path)| path),
+        );
+        Ok(all)
+    }
+
+    /// Which of the [`bases`](Self::bases) stands at this place in the log.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointError::Io`].
+    pub fn base_at(&self, sequence: u64) -> Result<Option<PathBuf>, CheckpointError> {
+        let own = self.list()?.into_iter().map(|listed| listed.path);
+        let all = self.bases()?.into_iter().chain(own);
+        let stands_there = |path: &PathBuf| {
+            let bytes = fs::read(path).unwrap_or_default().into();
+            is_checkpoint(&bytes)
+                && read_position(&bytes).is_some_and(|position| position.sequence == sequence)
+        };
+        Ok(all.into_iter().find(stands_there))
+    }
+
+    /// Keeps the base under a name of its time, and lets old ones go. Best effort: with fewer of them a merge knows less.
+    fn remember_base(&self) {
+        let dir = self.dir.join(BASES);
+        let made = match fs::DirBuilder::new().mode(0o700).create(&dir) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+            _ => {
+                let now = Utc::now().timestamp_millis();
+                fs::hard_link(self.base(), dir.join(format!("{now:020}.parquet")))
+            }
+        };
+        let thinned = made.and_then(|()| {
+            let found = names(&dir).map_err(io::Error::other)?;
+            for path in superfluous(&timed(&found), Utc::now().timestamp_millis()) {
+                fs::remove_file(path)?;
+            }
+            Ok(())
+        });
+        if let Err(error) = thinned {
+            tracing::debug!(dir = %dir.display(), %error, "a base is not remembered");
+        }
+    }
+
     /// C3: from now on the base is this foreign file, whose changes are in the log. **Durable** when this returns `Ok`.
     ///
     /// # Errors
@@ -394,7 +505,9 @@ impl Checkpoints {
         file.sync_all().map_err(failed("sync", &aside))?;
         let base = self.base();
         fs::rename(&aside, &base).map_err(failed("rename", &aside))?;
-        sync_directory(&self.dir)
+        sync_directory(&self.dir)?;
+        self.remember_base();
+        Ok(())
     }
 
     /// C3, at a first start: from now on the base is this checkpoint, of the state that was adopted. **Durable** when this returns
@@ -433,7 +546,9 @@ impl Checkpoints {
         fs::rename(&aside, &base).map_err(failed("rename", &aside))?;
         // Two names of one file: a rename between them does nothing, and leaves the temporary one.
         let _ = fs::remove_file(&aside);
-        self.sync(&self.dir, paced)
+        self.sync(&self.dir, paced)?;
+        self.remember_base();
+        Ok(())
     }
 
     /// Moves a foreign file that is no state out of the way, and says why beside it. Its writer, if it still has it open, goes on
@@ -497,6 +612,34 @@ fn list_in(dir: &Path) -> Result<Vec<Listed>, CheckpointError> {
         .collect();
     found.sort_by_key(|listed| std::cmp::Reverse(listed.sequence));
     Ok(found)
+}
+
+/// Files that are named by a time in milliseconds, the newest first.
+fn timed(names: &[PathBuf]) -> Vec<(i64, PathBuf)> {
+    let mut all: Vec<(i64, PathBuf)> = names
+        .iter()
+        .filter_map(|path| Some((path.file_stem()?.to_str()?.parse().ok()?, path.clone())))
+        .collect();
+    all.sort_by_key(|(time, _)| std::cmp::Reverse(*time));
+    all
+}
+
+/// Which of them may go: the four newest stay, and of older ones one for each ten seconds of the last minute and one for
+/// each minute of the last ten.
+fn superfluous(newest_first: &[(i64, PathBuf)], now: i64) -> Vec<PathBuf> {
+    let mut last = i64::MIN;
+    let mut gone = Vec::new();
+    // From the oldest on, so that what is kept stays kept while it grows older.
+    for (number, (time, path)) in newest_first.iter().enumerate().rev() {
+        let age = now.saturating_sub(*time);
+        let apart = if age <= 60_000 { 10_000 } else { 60_000 };
+        if number < 4 || (age <= 600_000 && time.saturating_sub(last) >= apart) {
+            last = *time;
+        } else {
+            gone.push(path.clone());
+        }
+    }
+    gone
 }
 
 fn names(dir: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
@@ -588,6 +731,14 @@ fn reject(state_dir: &Path, path: &Path, reason: &str) -> Result<Rejected, Check
         .unwrap_or_default()
         .to_string_lossy()
         .into_owned();
+    // A displaced file is known by the name that it had.
+    let name = match name.strip_prefix(OUR_PREFIX) {
+        Some(own) => own
+            .trim_end_matches(".new")
+            .trim_end_matches(".old")
+            .to_owned(),
+        None => name,
+    };
     let stamp = stamp();
     let mut target = dir.join(format!("{stamp}-{name}"));
     let mut count = 1;
@@ -608,4 +759,28 @@ fn reject(state_dir: &Path, path: &Path, reason: &str) -> Result<Rejected, Check
         path: target,
         reason: reason_path,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A base a second, for twenty minutes: some of each age are there, and never many.
+    #[test]
+    fn of_bases_there_are_some_of_each_age_and_never_many() {
+        let mut kept: Vec<(i64, PathBuf)> = Vec::new();
+        for now in (0..1_200_000).step_by(1000) {
+            kept.insert(0, (now, PathBuf::from(now.to_string())));
+            let gone = superfluous(&kept, now);
+            kept.retain(|(_, path)| !gone.contains(path));
+            assert!(kept.len() <= 4 + 7 + 10, "{} at {now}", kept.len());
+            for age in [0, 1000, 15_000, 45_000, 130_000, 500_000] {
+                let near = |(time, _): &(i64, PathBuf)| (now - time - age).abs() <= 60_000.min(age);
+                assert!(
+                    now < age + 60_000 || kept.iter().any(near),
+                    "age {age} at {now}"
+                );
+            }
+        }
+    }
 }

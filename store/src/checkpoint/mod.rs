@@ -39,7 +39,7 @@ pub use self::error::CheckpointError;
 pub use self::export::export;
 #[cfg(test)]
 pub(crate) use self::files::file_name;
-pub use self::files::{Checkpoints, Listed, Public, Rejected, Written, list};
+pub use self::files::{Checkpoints, Exchanged, Listed, Public, Rejected, Written, list};
 pub(crate) use self::files::{stamp, sync_directory};
 pub use self::keys::{Position, is_checkpoint, read_position};
 pub use self::pace::{Free, Halt, Pace, Share, Step};
@@ -50,3 +50,5 @@ pub const DIRECTORY: &str = "checkpoints";
 pub const REJECTED: &str = "rejected";
 /// In [`DIRECTORY`]: see the module.
 pub const BASE: &str = "base.parquet";
+/// In [`DIRECTORY`]: what the base has been in the last minutes, by the time in milliseconds.
+pub const BASES: &str = "bases";

@@ -5,8 +5,9 @@
 //!
 //! - **O1** The last [`WINDOW`] outcomes are remembered, over restarts and releases; older ones are forgotten in order.
 //! - **O2** An id has one outcome: the first. Inserting it again changes nothing.
-//! - **O3** Memory is bounded: about 17 MB for ids of 36 bytes; ids have at most [`MAX_ID_BYTES`] and texts that are kept
-//!   at most [`MAX_TEXT_BYTES`].
+//! - **O3** Memory is bounded: about 17 MB for ids of 36 bytes; ids have at most [`MAX_ID_BYTES`], reasons that are kept
+//!   at most [`MAX_TEXT_BYTES`], and the task that a claim took at most what a key has.
+//! - **O4** Only a reason is cut: a task's id that is cut would name another task.
 
 mod file;
 
@@ -26,7 +27,7 @@ pub(crate) use self::file::{list_files, read_file, write_file};
 pub const WINDOW: usize = 131_072;
 /// The longest id.
 pub const MAX_ID_BYTES: usize = 256;
-/// The longest text of an outcome that is remembered; the rest of a reason is cut off.
+/// The longest reason that is remembered; the rest is cut off.
 pub const MAX_TEXT_BYTES: usize = 256;
 
 /// The window (O1).
@@ -142,9 +143,8 @@ impl Outcomes {
 }
 
 fn shorten(verdict: &mut Verdict) {
-    let text = match verdict {
-        Verdict::Done { task: None } => return,
-        Verdict::Done { task: Some(text) } | Verdict::Refused { reason: text } => text,
+    let Verdict::Refused { reason: text } = verdict else {
+        return; // O4
     };
     if text.len() > MAX_TEXT_BYTES {
         let end = text.floor_char_boundary(MAX_TEXT_BYTES);
@@ -254,6 +254,20 @@ mod tests {
         }
         assert_eq!(outcomes.get("id-2"), None);
         assert!(outcomes.collided.is_empty());
+    }
+
+    #[test]
+    fn the_task_of_a_claim_is_remembered_whole() {
+        let mut outcomes = Outcomes::new(3);
+        let claim = Outcome {
+            id: Arc::from("x"),
+            verdict: Verdict::Done {
+                task: Some(Arc::from("t".repeat(1024))),
+            },
+            generation: 1,
+        };
+        outcomes.insert(claim.clone());
+        assert_eq!(outcomes.get("x"), Some(&claim));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use arrow_array::cast::AsArray;
 use arrow_array::{Array, RecordBatch, StringArray};
 use arrow_select::interleave::interleave;
 use serde_json::{Value, json};
-use sherwood_client::Snapshot;
+use sherwood_client::{ReadError, Snapshot};
 use sherwood_shared::schema::TableId;
 use sherwood_shared::state::State;
 use sherwood_shared::transaction::{Answer, Transaction};
@@ -23,6 +23,10 @@ pub(super) struct Heap {
     pub(super) generation: u64,
     /// Fails for the effects that it says yes to.
     pub(super) fails: fn(&Effects) -> bool,
+    /// What the failure is.
+    pub(super) with: fn(BoxError) -> StageError,
+    /// Another has its place.
+    pub(super) is_lost: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -31,17 +35,23 @@ pub(super) struct NotStaged;
 
 impl Stage for Heap {
     type Staged = State;
-    type Error = NotStaged;
 
-    fn stage(&mut self, effects: &Effects) -> Result<Option<State>, NotStaged> {
+    fn stage(&mut self, effects: &Effects) -> Result<Option<State>, StageError> {
+        self.may_log()?;
         if (self.fails)(effects) {
-            return Err(NotStaged);
+            return Err((self.with)(NotStaged.into()));
         }
         let next = apply(&self.state, effects);
         let mut stored = self.state.clone();
         sherwood_store::apply(effects, &mut stored).expect("effects that fit");
         assert_eq!(stored, next, "the store applies {effects:?} otherwise");
         Ok(Some(next))
+    }
+    fn may_log(&mut self) -> Result<(), StageError> {
+        match self.is_lost {
+            true => Err(StageError::Lost("another is here".into())),
+            false => Ok(()),
+        }
     }
     fn staged_generation(&self, _: &State) -> u64 {
         self.generation + 1
@@ -52,8 +62,8 @@ impl Stage for Heap {
         self.generation += 1;
     }
     fn abandon(&mut self, _: State) {}
-    fn snapshot(&mut self) -> Snapshot {
-        self.snapshot.clone()
+    fn snapshot(&mut self) -> Result<Snapshot, ReadError> {
+        Ok(self.snapshot.clone())
     }
     fn generation(&self) -> u64 {
         self.generation
@@ -202,6 +212,8 @@ pub(super) fn engine(state: State) -> TestEngine {
         state,
         generation: 1,
         fails: |_| false,
+        with: StageError::Effects,
+        is_lost: false,
     };
     let pages = Pages {
         entries: Vec::new(),
@@ -262,8 +274,8 @@ pub(super) fn domain(action: &str, body: &Value) -> Request {
 }
 
 /// Submits a group and waits for its answers.
-pub(super) fn submit(
-    engine: &mut TestEngine,
+pub(super) fn submit<P: Stage, J: Journal, R: Remember>(
+    engine: &mut Engine<P, J, R>,
     group: Vec<Request>,
 ) -> Result<Vec<Answer>, (Fatal, Vec<Answer>)> {
     let answers: Arc<Mutex<Vec<Option<Answer>>>> = Arc::new(Mutex::new(vec![None; group.len()]));
@@ -296,7 +308,12 @@ pub(super) fn one(engine: &mut TestEngine, request: Request) -> Answer {
 
 /// The rows of a table as JSON, by key. Nulls are left out.
 pub(super) fn rows(engine: &TestEngine, table: TableId) -> BTreeMap<String, Value> {
-    let batch = &engine.publisher.state.tables[table as usize];
+    rows_of(&engine.publisher.state, table)
+}
+
+/// The same of a state.
+pub(super) fn rows_of(state: &State, table: TableId) -> BTreeMap<String, Value> {
+    let batch = state.table(table);
     let keys: &StringArray = batch.column_by_name(table.key()).expect("keys").as_string();
     (0..batch.num_rows())
         .map(|row| (keys.value(row).to_owned(), json_row(batch, row)))

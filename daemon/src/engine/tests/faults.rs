@@ -4,9 +4,10 @@ use arrow_array::RecordBatch;
 use serde_json::{Value, json};
 use sherwood_shared::schema::TableId;
 use sherwood_shared::state::State;
+use sherwood_shared::transaction::Answer;
 use sherwood_shared::transaction::OutcomeKind::{Done, Refused, Unknown};
 
-use super::super::{JournalError, Request};
+use super::super::{JournalError, Request, StageError, Submission};
 use super::doubles::*;
 
 fn put(id: &str) -> Request {
@@ -46,10 +47,8 @@ fn after_a_failed_sync_nobody_knows_and_nothing_more_is_taken() {
     let (fatal, answers) =
         submit(&mut engine, vec![put("c"), put("before")]).expect_err("fatal for ever");
     assert!(fatal.source.is_none());
-    assert!(
-        answers.iter().all(|answer| answer.outcome == Refused),
-        "{answers:?}"
-    );
+    let outcomes: Vec<_> = answers.iter().map(|answer| answer.outcome).collect();
+    assert_eq!(outcomes, [Refused, Done], "what was done stays done");
     assert_eq!(keys(&engine), ["before"]);
     assert_eq!(engine.journal().entries.len(), 1);
 }
@@ -446,4 +445,153 @@ fn the_cluster_is_patched_like_a_row() {
         json!({"cluster_id": "c", "master_id": "n1", "updated_at": 77})
     );
     assert_eq!(one(&mut engine, transaction(&set)).outcome, Refused);
+}
+
+#[test]
+fn an_id_that_is_done_keeps_its_answer_when_nothing_can_be_written() {
+    let failures: [fn(&mut TestEngine); 4] = [
+        |engine| engine.journal().fail = Some(|| JournalError::Full("no space left".into())),
+        |engine| engine.journal().fail = Some(|| JournalError::Broken("EIO".into())),
+        |engine| engine.publisher().is_lost = true,
+        |engine| engine.publisher().fails = |_| true,
+    ];
+    for (number, fail) in failures.into_iter().enumerate() {
+        let mut engine = engine(State::empty("c"));
+        let first = submit(&mut engine, vec![put("done"), bad("refused")]).expect("not fatal");
+        fail(&mut engine);
+        let again = vec![put("done"), put("new"), bad("refused"), put("done")];
+        let answers = submit(&mut engine, again).unwrap_or_else(|(_, answers)| answers);
+        let kept = [&answers[0], &answers[2], &answers[3]];
+        assert_eq!(kept, [&first[0], &first[1], &first[0]], "{number}");
+        assert_ne!(answers[1].outcome, Done, "{number}");
+    }
+}
+
+#[test]
+fn after_a_failed_sync_the_ids_of_its_group_stay_unknown() {
+    let mut engine = engine(State::empty("c"));
+    let done = one(&mut engine, put("before"));
+    engine.journal().fail = Some(|| JournalError::Broken("EIO".into()));
+    submit(&mut engine, vec![put("a"), bad("b")]).expect_err("fatal");
+    let (_, answers) = submit(
+        &mut engine,
+        vec![put("a"), bad("b"), put("c"), put("before"), put("a")],
+    )
+    .expect_err("fatal for ever");
+    let outcomes: Vec<_> = answers.iter().map(|answer| answer.outcome).collect();
+    assert_eq!(outcomes, [Unknown, Unknown, Refused, Done, Unknown]);
+    assert_eq!(answers[3], done);
+}
+
+#[test]
+fn a_refusal_whose_logging_failed_is_unknown() {
+    let mut engine = engine(State::empty("c"));
+    engine.publisher().fails = |_| true;
+    engine.journal().fail = Some(|| JournalError::Broken("EIO".into()));
+    let (_, answers) = submit(&mut engine, vec![put("a")]).expect_err("fatal");
+    assert_eq!(answers[0].outcome, Unknown, "{answers:?}");
+}
+
+#[test]
+fn both_halves_of_a_group_are_answered_when_the_sync_fails_in_the_first() {
+    let mut engine = engine(State::empty("c"));
+    engine.journal().fail = Some(|| JournalError::Broken("EIO".into()));
+    engine.publisher().fails = |effects| {
+        let mut rows = effects.tables[TableId::Tasks as usize].upserts.iter();
+        rows.any(|rows| rows.num_rows() > 2)
+    };
+    let group = ["a", "b", "c", "d", "e"].map(put);
+    let (fatal, answers) = submit(&mut engine, group.into()).expect_err("fatal");
+    assert!(fatal.source.is_some());
+    let unknown = answers.iter().filter(|answer| answer.outcome == Unknown);
+    assert_eq!(unknown.count(), 2, "{answers:?}");
+}
+
+#[test]
+fn who_lost_its_place_logs_nothing_and_says_so() {
+    let mut engine = engine(State::empty("c"));
+    one(&mut engine, put("before"));
+    engine.publisher().is_lost = true;
+    // Also what would only be remembered.
+    for group in [vec![put("a"), bad("b")], vec![bad("b")], vec![put("a")]] {
+        let answers = submit(&mut engine, group).expect("not fatal");
+        for answer in answers {
+            assert_eq!(answer.outcome, Unknown, "{answer:?}");
+            let reason = answer.reason.unwrap_or_default();
+            assert!(reason.contains("another is here"), "{reason}");
+        }
+    }
+    let nameless = transaction(&json!({"ops": [{"put": "tasks", "row": {"id": "x"}}]}));
+    assert_eq!(one(&mut engine, nameless).outcome, Refused);
+    assert_eq!(engine.journal().entries.len(), 1);
+    assert_eq!(keys(&engine), ["before"]);
+}
+
+#[test]
+fn a_refusal_that_may_pass_is_not_remembered() {
+    let mut engine = engine(State::empty("c"));
+    engine.publisher().fails = |_| true;
+    engine.publisher().with = StageError::Passing;
+    let answers = submit(&mut engine, vec![put("a"), put("b"), bad("c")]).expect("not fatal");
+    for answer in &answers {
+        assert_eq!(answer.outcome, Refused, "{answer:?}");
+    }
+    let reason = answers[0].reason.as_deref().unwrap_or_default();
+    assert!(reason.contains("cannot be published now"), "{reason}");
+    engine.publisher().fails = |_| false;
+    let again = submit(&mut engine, vec![put("a"), put("b"), put("c")]).expect("not fatal");
+    let outcomes: Vec<_> = again.iter().map(|answer| answer.outcome).collect();
+    assert_eq!(
+        outcomes,
+        [Done, Done, Refused],
+        "its own fault is remembered"
+    );
+}
+
+#[test]
+fn a_commit_ends_with_its_time_and_leaves_the_rest_in_order() {
+    let mut engine = engine(State::empty("c"));
+    let now = std::time::Instant::now();
+    let first = |id: &str| {
+        transaction(
+            &json!({"id": id, "if": [{"table": "tasks", "key": "none", "exists": false}, {"generation": 9}], "ops": []}),
+        )
+    };
+    let answered = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let group = [put("a"), put("b"), first("c"), put("d"), first("e")];
+    let group = group.map(|request| {
+        let answered = std::sync::Arc::clone(&answered);
+        let reply = Box::new(move |answer: Answer| {
+            let id = answer.id.unwrap_or_default();
+            answered.lock().expect("no panic").push(id);
+        });
+        Submission { request, reply }
+    });
+    let mut queue = std::collections::VecDeque::from(group);
+    for left in [3, 1, 0] {
+        engine
+            .commit_until(&mut queue, Some(now))
+            .expect("not fatal");
+        assert_eq!(queue.len(), left);
+    }
+    assert_eq!(
+        *answered.lock().expect("no panic"),
+        ["a", "b", "c", "d", "e"]
+    );
+    assert_eq!(engine.journal().entries.len(), 3);
+}
+
+#[test]
+fn a_group_in_which_all_are_guilty_is_tried_little_more_than_once_each() {
+    static TRIED: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+    let mut engine = engine(State::empty("c"));
+    engine.publisher().fails = |_| {
+        TRIED.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        true
+    };
+    let group: Vec<Request> = (0..512).map(|number| put(&format!("t{number}"))).collect();
+    let answers = submit(&mut engine, group).expect("not fatal");
+    assert!(answers.iter().all(|answer| answer.outcome == Refused));
+    let tried = TRIED.load(std::sync::atomic::Ordering::Relaxed);
+    assert!(tried <= 512 + 9, "{tried} times");
 }

@@ -9,13 +9,16 @@ use sherwood_shared::transaction::{Answer, OutcomeKind};
 
 use super::doubles::*;
 
-const NOW: i64 = 5_000;
+/// Tables that random transactions change.
+pub(super) const TABLES: [TableId; 2] = [TableId::Tasks, TableId::Content];
+
+pub(super) const NOW: i64 = 5_000;
 
 /// Rows by table and key; what is null is left out.
 #[derive(Clone, Debug, Default)]
-struct Model {
+pub(super) struct Model {
     tables: BTreeMap<&'static str, BTreeMap<String, Map<String, Value>>>,
-    ids: BTreeMap<String, bool>,
+    pub(super) ids: BTreeMap<String, bool>,
 }
 
 fn text(value: &Value) -> &str {
@@ -81,12 +84,12 @@ fn fits(table: TableId, column: &str, value: &Value) -> Option<bool> {
 }
 
 impl Model {
-    fn rows(&mut self, table: TableId) -> &mut BTreeMap<String, Map<String, Value>> {
+    pub(super) fn rows(&mut self, table: TableId) -> &mut BTreeMap<String, Map<String, Value>> {
         self.tables.entry(table.name()).or_default()
     }
 
     /// Applies a transaction or nothing.
-    fn transact(&mut self, transaction: &Value) -> bool {
+    pub(super) fn transact(&mut self, transaction: &Value) -> bool {
         let id = transaction["id"].as_str().map(str::to_owned);
         if let Some(before) = id.as_ref().and_then(|id| self.ids.get(id)) {
             return *before;
@@ -322,7 +325,7 @@ fn condition() -> impl Strategy<Value = Value> {
     prop_oneof![exists, equals, nested]
 }
 
-fn a_transaction() -> impl Strategy<Value = Value> {
+pub(super) fn a_transaction() -> impl Strategy<Value = Value> {
     let conditions = prop_oneof![
         3 => Just(Vec::new()).boxed(),
         1 => prop::collection::vec(condition(), 1..3).boxed(),
@@ -371,7 +374,7 @@ fn groups_do_what_the_model_does(
                 model
             );
         }
-        for table in [TableId::Tasks, TableId::Content] {
+        for table in TABLES {
             let found = rows(&engine, table);
             let expected = model
                 .rows(table)

@@ -1,0 +1,177 @@
+//! Writers of both kinds and the command line, against the real daemon.
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use sherwood_client::TableId;
+use sherwood_client::write::{ChangeOp, Outcome, Task, Transaction, WriteError, Writer, tasks};
+use sherwood_tests::daemon::{Daemon, Place, binary};
+
+fn socket(place: &Place) -> PathBuf {
+    place.run_dir().join(format!("{}.sock", place.cluster))
+}
+
+fn sherwood(place: &Place, args: &[&str]) -> Output {
+    let mut command = Command::new(binary("sherwood"));
+    command.env_clear().arg("--run-dir").arg(place.run_dir());
+    command.args(args).output().expect("runs")
+}
+
+fn task(id: &str) -> Task {
+    Task {
+        id: id.into(),
+        kind: Some("build".into()),
+        status: Some("pending".into()),
+        ..Task::default()
+    }
+}
+
+#[test]
+fn what_is_done_is_seen_by_a_handle_of_the_same_process_at_once() {
+    let place = Place::with_tasks(10);
+    let _daemon = Daemon::start(&place);
+    let writer = Writer::connect(place.state_dir()).expect("connects");
+    let mut handle = place.reader().handle().expect("a handle");
+    for number in 0..200 {
+        let id = format!("mine-{number}");
+        let done = writer.apply(Transaction::new().put(task(&id)));
+        let done = done.and_then(Outcome::done).expect("done");
+        let snapshot = handle.latest();
+        assert!(snapshot.generation() >= done.generation, "{id}");
+        assert!(snapshot.task(&id).expect("reads").is_some(), "{id}");
+    }
+}
+
+#[test]
+fn a_writer_goes_on_over_a_restart_and_an_id_is_applied_once() {
+    let place = Place::with_tasks(1);
+    let daemon = Daemon::start(&place);
+    let writer = Writer::connect(socket(&place)).expect("connects");
+    let once = || Transaction::new().id("once").put(task("a"));
+    let first = writer.apply(once()).expect("an outcome");
+    assert!(first.is_done(), "{first:?}");
+    daemon.kill();
+    let _daemon = Daemon::start(&place);
+    assert_eq!(writer.apply(once()).expect("an outcome"), first);
+    assert_eq!(writer.outcome("once").expect("an answer"), first);
+}
+
+#[test]
+fn a_watch_sees_every_change_once_over_a_restart() {
+    let place = Place::with_tasks(1);
+    let daemon = Daemon::start(&place);
+    let writer = Writer::connect(socket(&place)).expect("connects");
+    let from = place.reader().snapshot().expect("reads").generation();
+    let mut changes = writer.watch(from, &[TableId::Tasks]).expect("watches");
+    let put = |id: &str| {
+        let outcome = writer.apply(Transaction::new().put(task(id)));
+        assert!(outcome.expect("an outcome").is_done(), "{id}");
+    };
+    (0..20).for_each(|number| put(&format!("a{number:02}")));
+    daemon.stop();
+    let _daemon = Daemon::start(&place);
+    (0..20).for_each(|number| put(&format!("b{number:02}")));
+    let mut seen = Vec::new();
+    let mut last = from;
+    while seen.len() < 40 {
+        let change = changes.next().expect("a change").expect("no error");
+        assert!(change.generation > last, "{change:?}");
+        last = change.generation;
+        for op in change.ops {
+            let ChangeOp::Put { row, .. } = op else {
+                panic!("{op:?}");
+            };
+            seen.push(row["id"].as_str().expect("a key").to_owned());
+        }
+    }
+    let expected: Vec<_> = ["a", "b"]
+        .iter()
+        .flat_map(|part| (0..20).map(move |number| format!("{part}{number:02}")))
+        .collect();
+    assert_eq!(seen, expected);
+}
+
+#[test]
+fn a_refusal_names_the_row_and_changes_nothing() {
+    let place = Place::with_tasks(1);
+    let _daemon = Daemon::start(&place);
+    let writer = Writer::connect(socket(&place)).expect("connects");
+    let generation = place.reader().snapshot().expect("reads").generation();
+    let transaction = Transaction::new()
+        .put(task("never"))
+        .patch(tasks("nobody").set("status", "running"));
+    let refused = writer.apply(transaction).and_then(Outcome::done);
+    let Err(WriteError::Refused { reason, .. }) = refused else {
+        panic!("{refused:?}");
+    };
+    assert!(reason.contains("nobody"), "{reason}");
+    let snapshot = place.reader().snapshot().expect("reads");
+    assert_eq!(snapshot.generation(), generation);
+    assert!(snapshot.task("never").expect("reads").is_none());
+}
+
+#[test]
+fn the_command_line_takes_a_task_from_pending_to_completed() {
+    let place = Place::with_tasks(0);
+    let _daemon = Daemon::start(&place);
+    let writer = Writer::connect(socket(&place)).expect("connects");
+    let node = sherwood_client::write::Node {
+        id: "n1".into(),
+        status: Some("online".into()),
+        ..Default::default()
+    };
+    assert!(writer.register(node).expect("an outcome").is_done());
+    let run = |args: &[&str], code: i32| {
+        let output = sherwood(&place, args);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {output:?}");
+        String::from_utf8(output.stdout).expect("UTF-8")
+    };
+    run(&["claim", "n1"], 3);
+    assert!(
+        writer
+            .apply(Transaction::new().put(task("t1")))
+            .expect("an outcome")
+            .is_done()
+    );
+    assert_eq!(run(&["claim", "n1", "--type", "build"], 0), "t1\n");
+    run(&["assign", "t1", "n1"], 5);
+    run(&["start", "t1"], 0);
+    run(
+        &[
+            "patch",
+            "tasks",
+            "t1",
+            "progress=0.5",
+            "--if",
+            "status=running",
+        ],
+        0,
+    );
+    run(&["complete", "t1", "--output", "Qm"], 0);
+    run(&["complete", "t1"], 5);
+    let task: serde_json::Value =
+        serde_json::from_str(&run(&["get", "tasks", "t1", "-o", "jsonl"], 0)).expect("JSON");
+    assert_eq!(task["status"], "completed");
+    assert_eq!(task["progress"], 0.5);
+    run(&["delete", "tasks", "t1"], 0);
+    run(&["get", "tasks", "t1"], 3);
+}
+
+#[test]
+fn a_state_that_was_written_out_is_imported_whole() {
+    let place = Place::with_tasks(1000);
+    let daemon = Daemon::start(&place);
+    let out = place.root().join("out");
+    let path = out.to_str().expect("UTF-8");
+    let written = sherwood(&place, &["snapshot", path]);
+    assert!(written.status.success(), "{written:?}");
+    drop(daemon);
+    let other = Place::with_tasks(0);
+    let _daemon = Daemon::start(&other);
+    for _again in 0..2 {
+        let imported = sherwood(&other, &["import", path, "--id", "once"]);
+        assert!(imported.status.success(), "{imported:?}");
+        let snapshot = other.reader().snapshot().expect("reads");
+        assert_eq!(snapshot.table(TableId::Tasks).len(), 1000);
+    }
+}
