@@ -14,7 +14,9 @@ use arrow_array::RecordBatch;
 pub use self::arrow::{described, stream, write_file as arrow_file};
 pub use self::csv::write as csv;
 pub use self::objects::{ARRAY, Frame, LINES, write as objects};
-pub use self::parquet::{document as parquet_document, table as parquet_table};
+pub use self::parquet::{
+    document as parquet_document, leaves as parquet_leaves, table as parquet_table,
+};
 pub use self::yaml::write as yaml;
 
 use crate::error::CliError;

@@ -17,6 +17,7 @@
 //! a hang or memory unsafety. Nor a bound on memory for files made to exhaust it: a footer's claims are checked
 //! against the file's length, but a page may still ask for up to 2 GiB of address space.
 
+mod columns;
 mod error;
 mod read;
 pub mod seal;

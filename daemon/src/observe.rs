@@ -423,7 +423,7 @@ mod tests {
         let cluster = ClusterId::new("c").unwrap();
         Request {
             comparer: Comparer {
-                checkpoints: Arc::new(Checkpoints::open(&dir, &cluster).unwrap()),
+                checkpoints: Arc::new(Checkpoints::open(&dir, &cluster, 0o644).unwrap()),
                 access: Arc::new(Access::resolve(&[], &[]).0),
                 cluster: cluster.clone(),
                 merged: None,

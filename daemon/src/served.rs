@@ -247,7 +247,7 @@ pub fn begin<E: Ends>(
             ..store_log::Options::default()
         },
     )?;
-    let checkpoints = Checkpoints::open(&dir, &cluster)?;
+    let checkpoints = Checkpoints::open(&dir, &cluster, config.snapshot_mode & 0o666)?;
     let options = Options {
         run_dir,
         cluster_id: cluster.to_string(),

@@ -23,6 +23,7 @@ use sherwood_shared::received;
 use sherwood_shared::root::{PartRoot, Root, TableRoot};
 use sherwood_shared::schema::{TableId, table_schema};
 use sherwood_shared::transaction::{Answer, DomainOp, Transaction};
+use sherwood_store::{Effects, Entry, Outcome, Verdict, log};
 
 use crate::daemon::{parquet as parquet_of, state_with_tasks};
 
@@ -166,6 +167,11 @@ pub fn filter(bytes: &[u8]) {
     }
 }
 
+/// What stands in a log: headers, and entries, which read back equal once they are some.
+pub fn log(bytes: &[u8]) {
+    log::fuzzing::read(bytes);
+}
+
 /// What a client may send to the way in: each kind of body, command and message; what is one is written as it was read.
 pub fn action(bytes: &[u8]) {
     let limits = Limits::default();
@@ -236,6 +242,7 @@ pub fn seeds(target: &str) -> Vec<(String, Vec<u8>)> {
             .iter()
             .map(|text| text.as_bytes().to_vec())
             .collect(),
+        "log" => vec![log::fuzzing::headers(), log::fuzzing::written(&entries())],
         other => panic!("there is no target {other}"),
     };
     let mut seeds = Vec::new();
@@ -286,6 +293,44 @@ const ACTIONS: [&str; 7] = [
     r#"{"put":"tasks","id":"i"}"#,
     r#"{"from":18446744073709551615,"tables":["tasks","cluster"]}"#,
 ];
+
+/// Every kind of change, and two entries that share a schema.
+fn entries() -> Vec<Entry> {
+    let state = state_with_tasks("c", 3, 0);
+    let outcome = |id: &str, verdict| Outcome {
+        id: id.into(),
+        verdict,
+        generation: 9,
+    };
+    let entry = |sequence: u64| {
+        let mut effects = Effects::default();
+        effects.tables[TableId::Tasks as usize].upserts =
+            vec![state.table(TableId::Tasks).slice(0, 2)];
+        effects.tables[TableId::Content as usize].delete = vec!["a".to_owned(), "b".to_owned()];
+        effects.cluster = sequence.is_multiple_of(2).then(|| state.cluster.clone());
+        Entry {
+            sequence,
+            generation: sequence,
+            committed_at_ms: 1_767_225_600_000,
+            effects,
+            outcomes: vec![
+                outcome(
+                    "i",
+                    Verdict::Done {
+                        task: Some("t".into()),
+                    },
+                ),
+                outcome(
+                    "j",
+                    Verdict::Refused {
+                        reason: "no such task".into(),
+                    },
+                ),
+            ],
+        }
+    };
+    vec![entry(1), entry(2)]
+}
 
 fn constants() -> Constants {
     Constants {

@@ -141,10 +141,11 @@ impl Export<'_> {
                 let mut steps = 0;
                 for id in TableId::ALL {
                     let table = snapshot.table(id);
-                    steps += table.len() * table.schema()?.fields().len() as u64;
+                    steps += table.len() * encode::parquet_leaves(table.schema()?.fields()) as u64;
                 }
                 self.bar.set_length(steps);
-                encode::parquet_document(out, snapshot, &|rows| self.bar.inc(rows))?;
+                let bar = &self.bar;
+                encode::parquet_document(out, snapshot, &|rows| bar.inc(rows))?;
                 self.rows.set(rows);
                 Ok(())
             }

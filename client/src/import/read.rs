@@ -19,6 +19,7 @@ use sherwood_shared::document::from_document;
 use sherwood_shared::schema::{TableId, check_version};
 use sherwood_shared::state::{State, StateError};
 
+use super::columns::read_pieces;
 use super::error::ImportError;
 use super::{VERSION_KEY, seal};
 
@@ -121,7 +122,7 @@ pub fn read_parquet_columns(
     let metadata =
         guarded(|| file.metadata()).map_err(|trouble| file.corrupt("the footer", trouble))?;
     file.check_claims(metadata.metadata())?;
-    let document = match guarded(|| file.rows(&metadata, ProjectionMask::all())) {
+    let document = match guarded(|| read_pieces(&metadata, |mask| file.rows(&metadata, mask))) {
         Ok(batch) => batch,
         Err(trouble) => return Err(file.corrupt(&file.bad_column(&metadata), trouble)),
     };

@@ -11,10 +11,26 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use sherwood_shared::document::to_oldest_document;
+use sherwood_shared::schema::TableId;
 use sherwood_shared::state::State;
 
 use super::error::WriteError;
 use super::{VERSION_KEY, seal};
+
+/// Columns of tables whose values are mostly one of a kind. A dictionary of them would be a second copy, and a table to look them up
+/// in, for who writes and who reads.
+const MOSTLY_UNIQUE: [&str; 10] = [
+    "id",
+    "cid",
+    "created_at",
+    "updated_at",
+    "started_at",
+    "completed_at",
+    "input_cid",
+    "output_cid",
+    "input_cids.list.element",
+    "output_cids.list.element",
+];
 
 /// The state as the bytes of a Parquet file. Equal states give equal bytes.
 ///
@@ -43,7 +59,19 @@ pub fn properties(version: u32, more: &[(&str, String)]) -> WriterProperties {
     let mut keys = vec![pair(VERSION_KEY, version.to_string())];
     keys.extend(more.iter().map(|(key, value)| pair(key, value.clone())));
     keys.push(pair(seal::KEY, seal::UNSEALED.to_owned()));
-    WriterProperties::builder()
+    let mut properties = WriterProperties::builder();
+    for table in TableId::ALL {
+        for path in MOSTLY_UNIQUE {
+            let path = ["list", "element"].into_iter().chain(path.split('.'));
+            let path: Vec<String> = [table.name()]
+                .into_iter()
+                .chain(path)
+                .map(str::to_owned)
+                .collect();
+            properties = properties.set_column_dictionary_enabled(path.into(), false);
+        }
+    }
+    properties
         .set_created_by(format!("{}{}", seal::CREATED_BY, env!("CARGO_PKG_VERSION")))
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
         // The names for list items that the format prescribes.

@@ -63,8 +63,8 @@ pub enum PublishError {
     },
     /// A table would outgrow the document's form, and no checkpoint could ever hold it (W10).
     #[error(
-        "{column} of table {table} would hold more than {limit} bytes, items or rows, which is all \
-         that the document's types can count: delete rows first"
+        "{column} of table {table} would come to more than {limit} bytes, items or rows, which is all \
+         that a column of a checkpoint can hold: delete rows first"
     )]
     TooLarge {
         /// The table.

@@ -359,7 +359,7 @@ impl Publisher {
         Ok(true)
     }
 
-    /// For tests: the most bytes, items or rows of a column (W10), instead of 2^31 - 1.
+    /// For tests: the most bytes, items or rows of a column (W10), instead of what a page can hold.
     #[doc(hidden)]
     pub fn set_document_limit(&mut self, limit: u64) {
         self.writer.set_limit(limit);

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use arrow_array::builder::{ListBuilder, StringBuilder};
 use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use nix::libc;
+use parquet::file::metadata::ParquetMetaDataReader;
 use proptest::prelude::*;
 use sherwood_client::Reader;
+use sherwood_client::import::to_parquet_bytes;
 use sherwood_store::{TableEffects, apply};
 
 use super::space::Fault;
@@ -368,12 +370,14 @@ fn a_table_that_would_outgrow_the_document_is_refused_by_column() {
             other => panic!("{other:?}"),
         }
     };
-    // The keys of 110 rows take 2,078 bytes, those of 100 some 200 less.
-    let keys: usize = (0..100).map(|at| key(at).len()).sum();
-    publisher.set_document_limit(keys as u64 + 30);
+    // The items of the lists take the most, and those of ten rows more than thirty bytes.
+    let mut totals = Totals::default();
+    totals.add(state.table(TableId::Content));
+    let most = totals.numbers().1.iter().max();
+    publisher.set_document_limit(most.expect("columns") + 30);
     assert_eq!(
         refused(&mut publisher, &put(100..110, 2), &state),
-        "content: cid"
+        "content: providers.item"
     );
     let swap = content(vec![rows(&[100], 2, false)], vec![key(4)]);
     let staged = publisher.stage(&swap).expect("fits").expect("a change");
@@ -408,6 +412,51 @@ fn a_table_that_would_outgrow_the_document_is_refused_by_column() {
         refused(&mut publisher, &put(200..201, 3), &state),
         "content: content"
     );
+}
+
+/// What the totals say is at least what Parquet makes of a column, dictionary, lengths, levels and all; so that what they let through can be
+/// written.
+#[test]
+fn no_page_of_a_checkpoint_is_larger_than_the_totals_of_its_column() {
+    let long = |version: i64| {
+        let keys: Vec<u16> = (0..4000).collect();
+        rows(&keys, version, true)
+    };
+    for table in [long(1), long(2), rows(&[7], 2, true), rows(&[5], 2, false)] {
+        let mut state = State::empty("c");
+        let effects = content(vec![table], Vec::new());
+        apply(&effects, &mut state).expect("applies");
+        let mut totals = Totals::default();
+        totals.add(state.table(TableId::Content));
+        let fields = state.table(TableId::Content).schema().fields().clone();
+        let file = bytes::Bytes::from(to_parquet_bytes(&state).expect("writes"));
+        let metadata = ParquetMetaDataReader::new().parse_and_finish(&file);
+        let metadata = metadata.expect("a footer");
+        let mut columns = 0;
+        for column in metadata.row_group(0).columns() {
+            let path: Vec<&str> = column
+                .column_path()
+                .parts()
+                .iter()
+                .map(String::as_str)
+                .collect();
+            let ["content", "list", "element", name, rest @ ..] = path.as_slice() else {
+                continue;
+            };
+            let name = match rest {
+                [] => (*name).to_owned(),
+                _ => format!("{name}.item"),
+            };
+            let most = totals
+                .of(&fields, &name)
+                .unwrap_or_else(|| panic!("{name}"));
+            // Two pages' headers are in it.
+            let found = u64::try_from(column.uncompressed_size()).expect("a size");
+            assert!(found <= most + 128, "{name}: {found} bytes of {most}");
+            columns += 1;
+        }
+        assert!(columns >= 6, "{columns}");
+    }
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! How large each column of a table is in the document's form, kept from publish to publish (W10).
 //!
-//! There a table is one list, and its columns count their bytes and items with 32 bits. A state that outgrew
-//! that could be published and never be written to a checkpoint again.
+//! There a table is one list in one row, and each of its columns one page, whose bytes are counted with 31 bits: values, their lengths, and
+//! the levels that say which of them are null and where lists begin. A state that outgrew that could be published and never be written to
+//! a checkpoint again.
 
 use std::ops::Range;
 
@@ -10,10 +11,16 @@ use arrow_array::{Array, OffsetSizeTrait, RecordBatch};
 use arrow_buffer::NullBuffer;
 use arrow_schema::{DataType, Fields};
 
-/// What 32-bit offsets can count.
-pub(super) const LIMIT: u64 = i32::MAX as u64;
+/// What a column may come to in a checkpoint: there it is one page, whose length, compressed or not, is an `i32`. The rest is for what
+/// cannot be compressed and becomes a little longer by trying.
+pub(super) const LIMIT: u64 = i32::MAX as u64 - (16 << 20);
+/// For the length of a text in a page.
+const LENGTH: u64 = 4;
+/// For the levels of a value in a page: how deep in lists and nulls it stands. A byte holds those of any column of the document; two hold
+/// those of whatever others add.
+const LEVELS: u64 = 2;
 
-/// Bytes of each text column and items of each list column, in the order of the columns, nested
+/// The bytes in a page of each column that has values, the items of each list column, in the order of the columns, nested
 /// ones behind what they are nested in; and rows.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Totals {
@@ -63,10 +70,27 @@ impl Totals {
         (self.rows, &self.columns)
     }
 
+    /// For tests: the total of a column by its path.
+    #[cfg(test)]
+    pub(super) fn of(&self, fields: &Fields, column: &str) -> Option<u64> {
+        let mut names = Vec::new();
+        for field in fields {
+            name(field.name(), field.data_type(), &mut names);
+        }
+        let at = names.iter().position(|name| name == column)?;
+        self.columns.get(at).copied()
+    }
+
     fn measure(&mut self, rows: &RecordBatch) {
         self.scratch.clear();
         for column in rows.columns() {
-            measure(column.as_ref(), &[0..column.len()], &mut self.scratch);
+            let levels = column.len() as u64;
+            measure(
+                column.as_ref(),
+                &[0..column.len()],
+                levels,
+                &mut self.scratch,
+            );
         }
         // Columns are only ever appended (A4).
         if self.columns.len() < self.scratch.len() {
@@ -76,8 +100,9 @@ impl Totals {
 }
 
 /// The sizes of the rows in `ranges`: one number for each name of [`name`]. What lies hidden under a null does not count:
-/// some encoders keep it and some do not, and a sum of what comes and goes must not drift.
-fn measure(array: &dyn Array, ranges: &[Range<usize>], out: &mut Vec<u64>) {
+/// some encoders keep it and some do not, and a sum of what comes and goes must not drift. `levels`: as many as there are at most, one
+/// for each value, null and empty list.
+fn measure(array: &dyn Array, ranges: &[Range<usize>], levels: u64, out: &mut Vec<u64>) {
     let valid;
     let ranges = match array.nulls().filter(|nulls| nulls.null_count() > 0) {
         Some(nulls) => {
@@ -86,31 +111,43 @@ fn measure(array: &dyn Array, ranges: &[Range<usize>], out: &mut Vec<u64>) {
         }
         None => ranges,
     };
+    let texts = |bytes: u64| bytes + LENGTH * total(ranges) + LEVELS * levels;
     match array.data_type() {
-        DataType::Utf8 => out.push(total(&spans(
+        DataType::Utf8 => out.push(texts(total(&spans(
             array.as_string::<i32>().value_offsets(),
             ranges,
-        ))),
-        DataType::Binary => out.push(total(&spans(
+        )))),
+        DataType::Binary => out.push(texts(total(&spans(
             array.as_binary::<i32>().value_offsets(),
             ranges,
-        ))),
+        )))),
+        DataType::LargeUtf8 => out.push(texts(total(&spans(
+            array.as_string::<i64>().value_offsets(),
+            ranges,
+        )))),
+        DataType::LargeBinary => out.push(texts(total(&spans(
+            array.as_binary::<i64>().value_offsets(),
+            ranges,
+        )))),
         DataType::List(_) => {
             let list = array.as_list::<i32>();
             let items = spans(list.value_offsets(), ranges);
             out.push(total(&items));
-            measure(list.values().as_ref(), &items, out);
+            let levels = levels + total(&items);
+            measure(list.values().as_ref(), &items, levels, out);
         }
         DataType::Map(..) => {
             let map = array.as_map();
             let items = spans(map.value_offsets(), ranges);
             out.push(total(&items));
-            measure(map.entries(), &items, out);
+            measure(map.entries(), &items, levels + total(&items), out);
         }
         DataType::LargeList(_) => {
             let list = array.as_list::<i64>();
             let items = spans(list.value_offsets(), ranges);
-            measure(list.values().as_ref(), &items, out);
+            out.push(total(&items));
+            let levels = levels + total(&items);
+            measure(list.values().as_ref(), &items, levels, out);
         }
         DataType::FixedSizeList(_, size) => {
             let size = usize::try_from(*size).unwrap_or(0);
@@ -118,14 +155,26 @@ fn measure(array: &dyn Array, ranges: &[Range<usize>], out: &mut Vec<u64>) {
                 .iter()
                 .map(|rows| rows.start * size..rows.end * size)
                 .collect();
-            measure(array.as_fixed_size_list().values().as_ref(), &items, out);
+            out.push(total(&items));
+            let levels = levels + total(&items);
+            let values = array.as_fixed_size_list().values();
+            measure(values.as_ref(), &items, levels, out);
         }
         DataType::Struct(_) => {
             for column in array.as_struct().columns() {
-                measure(column.as_ref(), ranges, out);
+                measure(column.as_ref(), ranges, levels, out);
             }
         }
-        _ => {}
+        other => out.push(width(other) * total(ranges) + LEVELS * levels),
+    }
+}
+
+/// Bytes of a value of fixed width in a page; more for the few that are packed.
+fn width(data_type: &DataType) -> u64 {
+    match data_type {
+        DataType::FixedSizeBinary(width) => u64::try_from(*width).unwrap_or(0),
+        // Parquet has no integers below 32 bits.
+        other => other.primitive_width().unwrap_or(1).max(4) as u64,
     }
 }
 
@@ -161,12 +210,11 @@ fn total(spans: &[Range<usize>]) -> u64 {
 /// What [`measure`] measures, by name.
 fn name(path: &str, data_type: &DataType, out: &mut Vec<String>) {
     match data_type {
-        DataType::Utf8 | DataType::Binary => out.push(path.to_owned()),
-        DataType::List(item) | DataType::Map(item, _) => {
+        DataType::List(item)
+        | DataType::Map(item, _)
+        | DataType::LargeList(item)
+        | DataType::FixedSizeList(item, _) => {
             out.push(path.to_owned());
-            name(&format!("{path}.{}", item.name()), item.data_type(), out);
-        }
-        DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
             name(&format!("{path}.{}", item.name()), item.data_type(), out);
         }
         DataType::Struct(fields) => {
@@ -174,6 +222,6 @@ fn name(path: &str, data_type: &DataType, out: &mut Vec<String>) {
                 name(&format!("{path}.{}", field.name()), field.data_type(), out);
             }
         }
-        _ => {}
+        _ => out.push(path.to_owned()),
     }
 }

@@ -25,11 +25,12 @@ use super::error::CheckpointError;
 use super::pace::Step;
 use super::sink::Paced;
 
-/// Writes `snapshot` into `sink`.
+/// Writes `snapshot` into `sink`; calls `columns_done` before the footer, which is then written at once.
 pub(super) fn encode<W: Write + Send>(
     snapshot: &Snapshot,
     keys: &[(&str, String)],
     sink: W,
+    columns_done: impl FnOnce(&mut W),
     paced: &Paced<'_>,
 ) -> Result<(), CheckpointError> {
     let mut version = 1;
@@ -70,12 +71,13 @@ pub(super) fn encode<W: Write + Send>(
         };
         for (field, column) in shell.schema().fields().iter().zip(shell.columns()) {
             match TableId::from_name(field.name()) {
-                None => columns.put(field, column)?,
+                None => columns.put(field, Arc::clone(column))?,
                 Some(table) => columns.put_table(field, snapshot.table(table))?,
             }
         }
         columns.group.close().map_err(CheckpointError::Encode)?;
     }
+    columns_done(file.inner_mut());
     file.close().map_err(CheckpointError::Encode)?;
     Ok(())
 }
@@ -114,11 +116,13 @@ struct Columns<'file, 'pace, 'asked, W: Write + Send> {
 }
 
 impl<W: Write + Send> Columns<'_, '_, '_, W> {
-    /// One column of the document, or one leaf of it.
-    fn put(&mut self, field: &Field, column: &ArrayRef) -> Result<(), CheckpointError> {
-        let mut done = || -> Result<(), ParquetError> {
+    /// One column of the document, or one leaf of it. The array is gone before what was made of it is compressed (C5).
+    fn put(&mut self, field: &Field, column: ArrayRef) -> Result<(), CheckpointError> {
+        let done = || -> Result<(), ParquetError> {
             self.paced.before(Step::Encode)?;
-            for leaf in compute_leaves(field, column)? {
+            let leaves = compute_leaves(field, &column)?;
+            drop(column);
+            for leaf in leaves {
                 let missing = || ParquetError::General("a column too many".to_owned());
                 let mut writer = self.writers.next().ok_or_else(missing)?;
                 writer.write(&leaf)?;
@@ -163,7 +167,7 @@ impl<W: Write + Send> Columns<'_, '_, '_, W> {
                 );
                 let array: ArrayRef = Arc::new(array.map_err(arrow)?);
                 let field = list.clone().with_data_type(DataType::List(item));
-                self.put(&field, &array)?;
+                self.put(&field, array)?;
             }
         }
         Ok(())

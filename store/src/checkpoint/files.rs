@@ -30,6 +30,7 @@ pub struct Checkpoints {
     state_dir: PathBuf,
     dir: PathBuf,
     public: PathBuf,
+    mode: u32,
 }
 
 /// A private checkpoint.
@@ -88,11 +89,16 @@ pub struct Rejected {
 impl Checkpoints {
     /// Makes the directory, if need be, and removes what unfinished work left in it.
     ///
+    /// `mode`: of a public file where none is yet; one that is there keeps its own.
+    ///
     /// # Errors
     ///
     /// [`CheckpointError::Io`].
-    pub fn open(dir: &StateDir, cluster: &ClusterId) -> Result<Self, CheckpointError> {
-        let checkpoints = Self::at(dir, cluster);
+    pub fn open(dir: &StateDir, cluster: &ClusterId, mode: u32) -> Result<Self, CheckpointError> {
+        let checkpoints = Self {
+            mode,
+            ..Self::at(dir, cluster)
+        };
         let Self { state_dir, dir, .. } = &checkpoints;
         match fs::DirBuilder::new().mode(0o700).create(dir) {
             Ok(()) => sync_directory(state_dir)?,
@@ -126,6 +132,7 @@ impl Checkpoints {
             dir: state_dir.join(DIRECTORY),
             public: state_dir.join(cluster.state_file_name()),
             state_dir,
+            mode: 0o600,
         }
     }
 
@@ -211,10 +218,12 @@ impl Checkpoints {
             .map_err(failed("create", aside))?;
         let file = create(aside, 0o600).map_err(failed("create", aside))?;
         let mut sink = Sink::new(&file, paced);
-        encode(snapshot, &keys(position), &mut sink, paced).map_err(|error| match error {
-            CheckpointError::Encode(source) => written(source, aside),
-            other => other,
-        })?;
+        encode(snapshot, &keys(position), &mut sink, |_| {}, paced).map_err(
+            |error| match error {
+                CheckpointError::Encode(source) => written(source, aside),
+                other => other,
+            },
+        )?;
         if !sink.seal().map_err(failed("write", aside))? {
             return Err(CheckpointError::Unsealed {
                 path: aside.to_owned(),
@@ -331,7 +340,8 @@ impl Checkpoints {
             .before(Step::Create)
             .map_err(failed("create", aside))?;
         remove(aside)?;
-        let to = create(aside, 0o644).map_err(failed("create", aside))?;
+        // Others may open it from its first moment on: never with more than it is to have.
+        let to = create(aside, self.mode & 0o600).map_err(failed("create", aside))?;
         loop {
             paced.before(Step::Copy).map_err(failed("write", aside))?;
             // The kernel copies, and shares blocks where the file system can.
@@ -342,14 +352,17 @@ impl Checkpoints {
             paced.before(Step::Sync).map_err(failed("sync", aside))?;
             to.sync_data().map_err(failed("sync", aside))?;
         }
+        let mut mode = self.mode;
         if let Ok(old) = fs::symlink_metadata(&self.public)
             && old.is_file()
         {
             // Only root may give a file away; for others the mode is all that can be kept.
             let _not_ours_to_give = fchown(&to, Some(old.uid()), Some(old.gid()));
-            to.set_permissions(fs::Permissions::from_mode(old.mode() & 0o777))
-                .map_err(failed("set the mode of", aside))?;
+            mode = old.mode() & 0o777;
         }
+        // Set, so that no umask takes from it.
+        to.set_permissions(fs::Permissions::from_mode(mode))
+            .map_err(failed("set the mode of", aside))?;
         paced.before(Step::Sync).map_err(failed("sync", aside))?;
         to.sync_all().map_err(failed("sync", aside))?;
         paced

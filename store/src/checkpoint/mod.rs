@@ -19,13 +19,15 @@
 //!   more of ours, one that is too new would let old values of ours come back.
 //! - **C4** The second newest private checkpoint stays until a newer one is durable (C1), and so does the log from it on: who
 //!   releases the log asks [`Checkpoints::oldest_kept`].
-//! - **C5** No step needs more memory than about the largest column takes three times: as an array, encoded, compressed.
+//! - **C5** Beside the snapshot there is one column on the heap at a time, as an array and encoded, then encoded and compressed. A row is
+//!   not split between pages and the document is one row, so a column is one page, and all of it is encoded before any is written.
 //! - **C6** A log exists before the first checkpoint does, so that a checkpoint without a log is always a loss.
 //!
 //! Not promised: that the public file is the newest checkpoint at every moment; nothing of ours reads it for that.
 
 mod encode;
 mod error;
+mod export;
 mod files;
 mod keys;
 mod pace;
@@ -34,6 +36,7 @@ mod sink;
 pub(crate) mod tests;
 
 pub use self::error::CheckpointError;
+pub use self::export::export;
 #[cfg(test)]
 pub(crate) use self::files::file_name;
 pub use self::files::{Checkpoints, Exchanged, Listed, Public, Rejected, Written, list};

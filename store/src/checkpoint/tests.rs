@@ -95,7 +95,7 @@ impl Case {
     }
     fn open(&self) -> Checkpoints {
         let dir = StateDir::open(self.tmp.path()).unwrap();
-        Checkpoints::open(&dir, &ClusterId::new("c").unwrap()).unwrap()
+        Checkpoints::open(&dir, &ClusterId::new("c").unwrap(), 0o640).unwrap()
     }
     fn public(&self) -> std::path::PathBuf {
         self.tmp.path().join("state_c.parquet")
@@ -121,20 +121,8 @@ fn read(path: &Path) -> State {
 fn a_checkpoint_is_the_file_that_the_state_as_a_whole_would_be() {
     for state in [state(1), State::empty("c")] {
         let mut bytes = Vec::new();
-        let mut free = Free;
-        let paced = sink::Paced::new(&mut free);
-        encode::encode(&snapshot(&state), &[], &mut bytes, &paced).unwrap();
-        let mut whole = to_parquet_bytes(&state).unwrap();
-        // Ours is not sealed yet.
-        let digits = whole.len()
-            - 8
-            - u32::from_le_bytes(whole[whole.len() - 8..whole.len() - 4].try_into().unwrap())
-                as usize;
-        let place = digits
-            + sherwood_client::import::seal::place_in_footer(&whole[digits..whole.len() - 8])
-                .unwrap();
-        whole[place..place + 8].copy_from_slice(b"00000000");
-        assert_eq!(bytes, whole);
+        export(&snapshot(&state), &mut bytes, &mut Free).unwrap();
+        assert_eq!(bytes, to_parquet_bytes(&state).unwrap());
     }
 }
 
@@ -341,17 +329,19 @@ fn a_checkpoint_that_is_told_to_stop_says_so_and_leaves_nothing() {
 }
 
 #[test]
-fn the_public_file_keeps_its_mode() {
+fn a_new_public_file_has_the_mode_it_is_told_and_an_old_one_keeps_its_own() {
     use std::os::unix::fs::PermissionsExt;
     let case = Case::new();
     let checkpoints = case.open();
-    fs::write(case.public(), "theirs").unwrap();
-    fs::set_permissions(case.public(), fs::Permissions::from_mode(0o664)).unwrap();
     let written = checkpoints
         .write(&snapshot(&state(1)), at(1), &mut Free)
         .unwrap();
-    checkpoints.publish(&written.path, &mut Free).unwrap();
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    checkpoints.publish(&written.path, &mut Free).unwrap();
+    assert_eq!(mode(&case.public()), 0o640, "a new one");
+    fs::write(case.public(), "theirs").unwrap();
+    fs::set_permissions(case.public(), fs::Permissions::from_mode(0o664)).unwrap();
+    checkpoints.publish(&written.path, &mut Free).unwrap();
     assert_eq!((mode(&case.public()), mode(&written.path)), (0o664, 0o600));
 }
 

@@ -2,10 +2,10 @@
 //!
 //! The byte table is docs/format.md, section 11. An Arrow IPC message holds the same arrays behind a description of
 //! their buffers; for the single row that most records hold, that description is several times the row
-//! (docs/design.md, section 9). Here the schema, which the segment knows, is the description.
+//! (docs/design.md, section 10). Here the schema, which the segment knows, is the description.
 //!
-//! - **A1** What was written comes back equal: same types, same values, same nulls. What stands under a null is not kept.
-//! - **A2** Bytes are not trusted: no read leaves them, no length is believed before the bytes for it were seen, and
+//! - **J1** What was written comes back equal: same types, same values, same nulls. What stands under a null is not kept.
+//! - **J2** Bytes are not trusted: no read leaves them, no length is believed before the bytes for it were seen, and
 //!   arrow validates every array (offsets, UTF-8, nulls).
 
 use std::sync::Arc;
@@ -90,7 +90,7 @@ pub(super) fn take_batch(bytes: &mut Bytes<'_>, known: &Known) -> Result<RecordB
 }
 
 /// Only nulls may be left out where they cost as many bytes as values would: below a list of fixed size
-/// a few bytes could claim any number of them (A2).
+/// a few bytes could claim any number of them (J2).
 fn may_leave_nulls_out(data_type: &DataType, outside_fixed: bool) -> bool {
     outside_fixed
         && match data_type {
@@ -341,7 +341,7 @@ fn take_offsets<T>(bytes: &mut Bytes<'_>, rows: usize) -> Result<(Vec<T>, usize)
 where
     T: arrow_buffer::ArrowNativeType + TryFrom<u64>,
 {
-    // Each takes a byte at least (A2).
+    // Each takes a byte at least (J2).
     if rows > bytes.left() {
         return Err(Malformed("fewer lengths than rows"));
     }

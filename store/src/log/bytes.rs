@@ -1,4 +1,4 @@
-//! Reading and writing the small parts of a payload: counts, lengths, texts. Bytes are not trusted (A2).
+//! Reading and writing the small parts of a payload: counts, lengths, texts. Bytes are not trusted (J2).
 
 use thiserror::Error;
 

@@ -1,7 +1,7 @@
 //! The segments of a log, in order, and whether they are all there.
 //!
 //! - **L4** Each segment names the one before it, and begins with the sequence after the last one there. The manifest
-//!   names the newest (M1) and where the oldest begins (M2). So none can be missing or swapped unnoticed.
+//!   names the newest (Y1) and where the oldest begins (Y2). So none can be missing or swapped unnoticed.
 
 use std::path::{Path, PathBuf};
 

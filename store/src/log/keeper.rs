@@ -3,7 +3,7 @@
 //! - **L5** A segment is written full of zeros and synced, file and directory, before it takes records. So an append
 //!   overwrites what is there: its sync has no metadata to write, and a full disk is met here and not there.
 //! - **L6** A segment goes only after the outcomes in it are durable elsewhere, and the manifest says that it may be gone
-//!   (M2). Then it is deleted or, one of them, filled with zeros for a new life (L1).
+//!   (Y2). Then it is deleted or, one of them, filled with zeros for a new life (L1).
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -3,8 +3,8 @@
 //! `manifest`, two slots of 4096 bytes, written in turn and synced in place: no space is needed after the first time, and a
 //! write that is torn leaves the other slot. Bytes: docs/format.md, section 11.
 //!
-//! - **M1** Before the first record of a segment is written, the manifest names the segment.
-//! - **M2** Before a released segment is deleted, the manifest says that it may be gone.
+//! - **Y1** Before the first record of a segment is written, the manifest names the segment.
+//! - **Y2** Before a released segment is deleted, the manifest says that it may be gone.
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -25,11 +25,11 @@ const NAME: &str = "manifest";
 pub(super) struct Manifest {
     /// Goes up with every write.
     counter: u64,
-    /// The newest segment, unless one without records is newer (M1).
+    /// The newest segment, unless one without records is newer (Y1).
     pub(super) newest: SegmentId,
     /// Its first sequence.
     pub(super) newest_first: u64,
-    /// Segments whose first sequence is not above this were released (M2), and the next one begins right after it.
+    /// Segments whose first sequence is not above this were released (Y2), and the next one begins right after it.
     pub(super) released: u64,
 }
 
@@ -47,7 +47,7 @@ impl Manifest {
         out
     }
 
-    fn parse(slot: &[u8]) -> Option<Self> {
+    pub(super) fn parse(slot: &[u8]) -> Option<Self> {
         let slot: &[u8; SLOT_USED] = slot.first_chunk()?;
         let mut zeroed = *slot;
         zeroed[12..16].fill(0);

@@ -1,7 +1,7 @@
 //! The log: what was committed since the last checkpoint, durable before anybody is told.
 //!
 //! A directory of segments, files of records, one record for each [`Entry`](crate::Entry). Bytes: docs/format.md,
-//! section 11; rules: docs/design.md, section 9. The daemon appends ([`Log`]) and keeps the directory in order ([`Keeper`]);
+//! section 11; rules: docs/design.md, section 10. The daemon appends ([`Log`]) and keeps the directory in order ([`Keeper`]);
 //! anybody reads: a recovery ([`read()`]), a check ([`verify`]), watchers beside the daemon ([`Follower`]).
 //!
 //! Not promised: safety from a second process that appends (W1), or from who writes into the directory on purpose.
@@ -15,6 +15,8 @@ mod error;
 #[doc(hidden)]
 pub mod faults;
 mod follow;
+#[doc(hidden)]
+pub mod fuzzing;
 mod keeper;
 mod manifest;
 mod payload;

@@ -3,9 +3,9 @@
 //! The byte table is docs/format.md, section 11. In order: schemas that this record is the first of its segment to use,
 //! outcomes, effects. Schemas and outcomes come first, so that they can be read without the rest.
 //!
-//! - **P1** A schema is written once in a segment and then called by its number. So the records of a segment are
+//! - **Z1** A schema is written once in a segment and then called by its number. So the records of a segment are
 //!   decoded in order, or their schemas at least.
-//! - **P2** What [`check`] refuses is neither written nor read: both sides agree on what an entry is.
+//! - **Z2** What [`check`] refuses is neither written nor read: both sides agree on what an entry is.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -116,7 +116,7 @@ impl Encoder {
     }
 }
 
-/// Reads payloads, those of a segment in order (P1).
+/// Reads payloads, those of a segment in order (Z1).
 #[derive(Debug, Default)]
 pub(super) struct Decoder {
     schemas: Vec<Known>,
@@ -160,14 +160,14 @@ impl Decoder {
         Ok(entry)
     }
 
-    /// Only the outcomes; learns the schemas (P1).
+    /// Only the outcomes; learns the schemas (Z1).
     pub(super) fn outcomes(&mut self, payload: &[u8]) -> Result<Vec<Outcome>, Malformed> {
         let mut bytes = Bytes::new(payload);
         self.learn(&mut bytes)?;
         take_outcomes(&mut bytes)
     }
 
-    /// Nothing but the schemas (P1).
+    /// Nothing but the schemas (Z1).
     pub(super) fn skip(&mut self, payload: &[u8]) -> Result<(), Malformed> {
         self.learn(&mut Bytes::new(payload))
     }

@@ -35,7 +35,7 @@ pub fn read(dir: &Path, from: u64) -> Result<Entries, LogError> {
         decoder: Decoder::default(),
         is_over: oldest.is_none(),
     };
-    // What stands before `from` in the segment is not decoded, but its schemas are learnt (P1).
+    // What stands before `from` in the segment is not decoded, but its schemas are learnt (Z1).
     while !entries.is_over && entries.walk.next < from {
         entries.pass()?;
     }

@@ -58,7 +58,7 @@ impl Case {
         self.log = Some(log);
     }
     fn checkpoints(&self) -> Checkpoints {
-        Checkpoints::open(&self.dir(), &ClusterId::new("c").unwrap()).unwrap()
+        Checkpoints::open(&self.dir(), &ClusterId::new("c").unwrap(), 0o644).unwrap()
     }
     fn at(sequence: usize) -> Position {
         let sequence = sequence as u64;

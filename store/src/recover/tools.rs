@@ -8,6 +8,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -348,7 +349,10 @@ fn prepare(dir: &StateDir, to: u64) -> Result<Plan, RecoverError> {
     };
     // C6: the log first.
     drop(Log::open(&log::log_dir(&new), options, Arc::new(RealDisk))?);
-    let checkpoints = Checkpoints::open(&StateDir::open(&new)?, &cluster)?;
+    // The public file stays as readable as it was; without one, as the daemon's default is.
+    let mode = fs::metadata(root.join(cluster.state_file_name()))
+        .map_or(0o644, |found| found.permissions().mode() & 0o777);
+    let checkpoints = Checkpoints::open(&StateDir::open(&new)?, &cluster, mode)?;
     let snapshot = Snapshot::from_state(&state).map_err(CheckpointError::from)?;
     let written = checkpoints.write(&snapshot, position, &mut Free)?;
     checkpoints.publish(&written.path, &mut Free)?;

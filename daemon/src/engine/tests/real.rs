@@ -50,7 +50,7 @@ fn what_a_thousand_random_transactions_did_comes_back_from_the_log() {
         let dir = StateDir::open(temp.path()).expect("opens");
         let cluster = ClusterId::new("c").expect("an id");
         let mut engine = engine_in(&dir, run_dir.path(), &with_strange_columns());
-        let checkpoints = Checkpoints::open(&dir, &cluster).expect("opens");
+        let checkpoints = Checkpoints::open(&dir, &cluster, 0o600).expect("opens");
         let snapshot = Stage::snapshot(engine.publisher()).unwrap();
         let first = position(&mut engine);
         checkpoints
