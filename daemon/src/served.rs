@@ -235,6 +235,7 @@ pub fn begin<E: Ends>(
         },
     )?;
     let checkpoints = Checkpoints::open(&dir, &cluster)?;
+    checkpoints.set_damaged_aside(&recovered.damaged)?;
     let options = Options {
         run_dir,
         cluster_id: cluster.to_string(),
