@@ -248,6 +248,7 @@ pub fn begin<E: Ends>(
         },
     )?;
     let checkpoints = Checkpoints::open(&dir, &cluster, config.snapshot_mode & 0o666)?;
+    checkpoints.set_damaged_aside(&recovered.damaged)?;
     let options = Options {
         run_dir,
         cluster_id: cluster.to_string(),

@@ -41,6 +41,9 @@ pub fn run(places: &Places, args: &RecoverArgs) -> Result<(), CliError> {
             )?;
             let aside = restored.set_aside.display();
             writeln!(out, "what was replaced is in {aside}")?;
+            for missing in &restored.missing {
+                output::say("missing", missing);
+            }
         }
         RecoverCommand::Salvage { out: path } => {
             let saved = waiting("saving", || Ok(tools::salvage(&dir, path)?))?;

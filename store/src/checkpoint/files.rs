@@ -111,6 +111,13 @@ impl Checkpoints {
             }
         }
         checkpoints.rescue()?;
+        // C3: a crash came between the first checkpoint and the base.
+        if let ([only], false) = (
+            checkpoints.list()?.as_slice(),
+            fs::symlink_metadata(checkpoints.base()).is_ok(),
+        ) {
+            checkpoints.link_base(&only.path, &Paced::new(&mut super::Free))?;
+        }
         // C3: a crash came between the public name and the base.
         if checkpoints.public()? == Public::Ours {
             for listed in checkpoints.list()? {
@@ -413,12 +420,57 @@ impl Checkpoints {
         Ok(())
     }
 
-    /// What stands at the public name, by its bytes.
+    /// Takes checkpoints that were found damaged out of the [list](Self::list), so that they do not count as kept (C4): they are
+    /// renamed to `<position>.parquet.damaged`, for whoever wants to look at them. **Durable** when this returns `Ok`.
     ///
     /// # Errors
     ///
-    /// [`CheckpointError::Io`].
+    /// [`CheckpointError::Io`]; each is at one of its two names.
+    pub fn set_damaged_aside(&self, damaged: &[PathBuf]) -> Result<(), CheckpointError> {
+        for path in damaged {
+            let aside = path.with_extension("parquet.damaged");
+            match fs::rename(path, &aside) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(failed("set aside", path)(error));
+                }
+                _ => {}
+            }
+        }
+        match damaged {
+            [] => Ok(()),
+            _ => sync_directory(&self.dir),
+        }
+    }
+
+    /// What stands at the public name, by its bytes. What cannot be read is another's, and never ours.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointError::Io`], of the private files.
     pub fn public(&self) -> Result<Public, CheckpointError> {
+        let (public, why) = self.look_at_public();
+        if let Some(why) = why {
+            tracing::warn!("{why}");
+        }
+        Ok(public)
+    }
+
+    /// The same, and why it could not be looked at.
+    pub(crate) fn look_at_public(&self) -> (Public, Option<String>) {
+        self.compare_public().map_or_else(
+            |error| {
+                let cause = std::error::Error::source(&error);
+                let cause = cause.map(ToString::to_string).unwrap_or_default();
+                let why = format!(
+                    "{error} ({cause}). It is taken for another program's file, which is not needed to start"
+                );
+                (Public::Foreign, Some(why))
+            },
+            |public| (public, None),
+        )
+    }
+
+    fn compare_public(&self) -> Result<Public, CheckpointError> {
         if fs::metadata(&self.public).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
             return Ok(Public::Missing);
         }
@@ -681,7 +733,11 @@ pub(crate) fn sync_directory(dir: &Path) -> Result<(), CheckpointError> {
 
 /// Have both files the same bytes? A missing one is the same as none.
 pub(crate) fn same(one: &Path, other: &Path) -> Result<bool, CheckpointError> {
-    let open = |path: &Path| match File::open(path) {
+    let flags = (OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).bits();
+    let opened = |path: &Path| File::options().read(true).custom_flags(flags).open(path);
+    let open = |path: &Path| match opened(path) {
+        // A FIFO or a device: it has no bytes to compare, and reading it may never end.
+        Ok(file) if !file.metadata().map_err(failed("look at", path))?.is_file() => Ok(None),
         Ok(file) => Ok(Some(file)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(failed("open", path)(error)),
@@ -694,7 +750,7 @@ pub(crate) fn same(one: &Path, other: &Path) -> Result<bool, CheckpointError> {
     if (found_a.dev(), found_a.ino()) == (found_b.dev(), found_b.ino()) {
         return Ok(true);
     }
-    if found_a.len() != found_b.len() || !found_b.is_file() {
+    if found_a.len() != found_b.len() {
         return Ok(false);
     }
     let (mut left, mut right) = (vec![0; 1 << 18], vec![0; 1 << 18]);

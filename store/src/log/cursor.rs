@@ -48,7 +48,11 @@ pub(super) enum End {
     /// Part of a record that was never acknowledged; nothing but zeros from `to` on.
     Torn { to: u64 },
     /// A good header of a later sequence: what should be before it is damaged.
-    Damaged { next: u64 },
+    Damaged {
+        next: u64,
+        /// Where that stands.
+        at: u64,
+    },
 }
 
 impl Cursor {
@@ -138,6 +142,7 @@ impl Cursor {
                 if let Some(header) = header.filter(|header| header.sequence > sequence) {
                     return Ok(End::Damaged {
                         next: header.sequence,
+                        at: begins,
                     });
                 }
             }

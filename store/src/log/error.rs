@@ -8,8 +8,9 @@ use thiserror::Error;
 use super::bytes::Malformed;
 
 /// What every error about damage ends with.
-const ADVICE: &str = "Nothing was changed. `sherwood recover verify` shows what is whole; then put the missing files \
-    back, or go on without the damaged part with `sherwood recover restore` or `salvage`";
+const ADVICE: &str = "Nothing was changed. `sherwood recover list` shows what is whole. Put the missing files back; or go back to \
+    before the damage with `sherwood recover restore --to SEQ`, the last entry that it lists; or save all that can be read with \
+    `sherwood recover salvage OUT`";
 
 /// Why a log cannot be read or opened.
 #[derive(Debug, Error)]
@@ -28,7 +29,7 @@ pub enum LogError {
     },
     /// A segment's header cannot be read.
     #[error(
-        "{path:?} is no segment of this log: {reason}. If this is another version's, upgrade Sherwood; else see `sherwood recover verify`"
+        "{path:?} is no segment of this log: {reason}. If this is another version's, upgrade Sherwood. The sequences from that in its name on are affected. {advice}", advice = ADVICE
     )]
     SegmentHeader {
         /// The segment.
@@ -99,7 +100,7 @@ pub enum LogError {
     },
     /// The log's manifest is gone or damaged.
     #[error(
-        "the manifest {path:?} cannot be used ({reason}), so whether segments are missing cannot be known. See `sherwood recover verify`"
+        "the manifest {path:?} cannot be used ({reason}), so whether segments are missing at the end of the log cannot be known. {advice}", advice = ADVICE
     )]
     Manifest {
         /// The manifest.

@@ -4,6 +4,7 @@
 //!
 //! - **L10** A follower gives every entry with effects whose generation is above the one it began after, once and in order;
 //!   or [`FollowError::Gone`], never a gap. It reads no entry that was not announced as durable.
+//!   It does not walk from one history into another (L13).
 //! - **L11** The file under a follower may be released and filled with zeros. That no record of it is taken for another is
 //!   L1; that one is missing is seen as such, and then its name tells whether it was released.
 
@@ -56,8 +57,16 @@ impl Follower {
         // Segments go while they are looked at: a few turns are enough, since one always stays.
         for _turn in 0..8 {
             let mut oldest = None;
+            let mut history = None;
             for first in list(dir)?.into_iter().rev() {
-                match open_segment(dir, first)? {
+                let found = open_segment(dir, first)?;
+                if let Some(cursor) = &found {
+                    // L13: generations of another history are other states.
+                    if *history.get_or_insert(cursor.header.history) != cursor.header.history {
+                        break;
+                    }
+                }
+                match found {
                     Some(cursor) if cursor.header.base_generation <= generation => {
                         return Ok(Self {
                             dir: dir.to_owned(),
@@ -134,6 +143,11 @@ impl Follower {
         if let Some(cursor) = open_segment(&self.dir, self.next)?
             && cursor.header.id != self.cursor.header.id
         {
+            if cursor.header.history != self.cursor.header.history {
+                return Err(FollowError::Gone {
+                    oldest: cursor.header.base_generation,
+                });
+            }
             self.cursor = cursor;
             self.decoder = Decoder::default();
             return Ok(());

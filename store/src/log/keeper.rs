@@ -11,9 +11,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sherwood_shared::pause;
 
-use super::cursor::Cursor;
+use super::cursor::{Cursor, End};
 use super::disk::{Disk, DiskFile, write_zeros};
-use super::error::{KeepError, LogError};
+use super::error::KeepError;
 use super::manifest::ManifestFile;
 use super::payload::Decoder;
 use super::read::undecodable;
@@ -119,7 +119,19 @@ impl Keeper {
         for live in going {
             let mut cursor = Cursor::open(&live.path)?;
             let mut decoder = Decoder::default();
-            while cursor.advance(next)? {
+            // A start went on over damage before its checkpoint (L12): what can be read is kept.
+            next = next.max(live.header.first_sequence);
+            loop {
+                if !cursor.advance(next)? {
+                    match cursor.end(next)? {
+                        End::Damaged { next: good, at } => {
+                            (next, cursor.offset) = (good, at);
+                            decoder.gap();
+                            continue;
+                        }
+                        _ => break,
+                    }
+                }
                 let Some(record) = cursor.record() else { break };
                 let found = decoder.outcomes(record.payload);
                 for outcome in found.map_err(|e| undecodable(&live.path, &record, e))? {
@@ -129,15 +141,10 @@ impl Keeper {
             }
         }
         if next != range.1 + 1 {
-            return Err(KeepError::Log(LogError::Damaged {
-                path: going
-                    .last()
-                    .map(|live| live.path.clone())
-                    .unwrap_or_default(),
-                offset: 0,
-                first: next,
-                last: range.1,
-            }));
+            tracing::warn!(
+                dir = %shared.dir.display(), first = next, last = range.1,
+                "the outcomes of these entries are damaged in the log: a retry of one of their transactions would be done twice"
+            );
         }
         write_file(&*shared.disk, &shared.dir, range, outcomes.iter())
             .map(drop)

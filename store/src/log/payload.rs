@@ -120,6 +120,8 @@ impl Encoder {
 #[derive(Debug, Default)]
 pub(super) struct Decoder {
     schemas: Vec<Known>,
+    /// A record was passed over: the numbers of later schemas are not known.
+    has_gap: bool,
 }
 
 impl Decoder {
@@ -167,6 +169,15 @@ impl Decoder {
         take_outcomes(&mut bytes)
     }
 
+    /// Records were passed over, and perhaps schemas in them: what was learnt before still holds, and later numbers mean nothing.
+    pub(super) fn gap(&mut self) {
+        self.has_gap = true;
+    }
+
+    pub(super) fn has_gap(&self) -> bool {
+        self.has_gap
+    }
+
     /// Nothing but the schemas (Z1).
     pub(super) fn skip(&mut self, payload: &[u8]) -> Result<(), Malformed> {
         self.learn(&mut Bytes::new(payload))
@@ -178,7 +189,10 @@ impl Decoder {
             return Err(Malformed("more schemas than a segment may have"));
         }
         for _ in 0..new {
-            self.schemas.push(Known::new(take_schema(bytes)?));
+            let schema = Known::new(take_schema(bytes)?);
+            if !self.has_gap {
+                self.schemas.push(schema);
+            }
         }
         Ok(())
     }

@@ -3,12 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use super::bytes::Malformed;
-use super::chain::{Chain, Step, TornTail, Walk};
-use super::cursor::Record;
-use super::error::LogError;
+use super::chain::{Chain, Link, Step, TornTail, Walk};
+use super::cursor::{Cursor, End, Record};
+use super::disk::Disk;
+use super::error::{Last, LogError};
 use super::payload::Decoder;
+use super::segment::{list, segment_path};
+use crate::checkpoint::Position;
 use crate::entry::Entry;
-use crate::outcomes::{Outcomes, list_files, read_file};
+use crate::outcomes::{Outcomes, WINDOW, list_files, read_file, write_file};
 
 /// The entries of the log in `dir` from sequence `from` on, in order, without gaps.
 ///
@@ -17,30 +20,42 @@ use crate::outcomes::{Outcomes, list_files, read_file};
 ///
 /// # Errors
 ///
-/// At once: segments are missing or swapped; the entries were released; the log ends before `from - 1`
+/// At once: `from` is in a segment that is missing or swapped, or was released; the log ends before `from - 1`
 /// (an end right there is fine, and there are no entries then). A directory that is not there, or is empty, has no entries.
+/// Damage behind `from` is an error of the iteration, once it comes there; damage before it is [said](Entries::passed) (L12).
 pub fn read(dir: &Path, from: u64) -> Result<Entries, LogError> {
-    let chain = Chain::load(dir)?;
-    let segments = &chain.segments;
-    let oldest = segments.first().map(|link| link.header.first_sequence);
-    if let Some(oldest) = oldest.filter(|&oldest| oldest > from) {
-        return Err(LogError::Released {
-            wanted: from,
-            oldest,
+    let mut chain = Chain::survey(dir)?;
+    let oldest = chain.segments.first();
+    let oldest = oldest.map(|link| link.header.first_sequence);
+    let Some(at) = chain.holder(from) else {
+        if let Some(problem) = chain.before.drain(..).next() {
+            return Err(problem);
+        }
+        if let Some(oldest) = oldest {
+            return Err(LogError::Released {
+                wanted: from,
+                oldest,
+            });
+        }
+        return Ok(Entries {
+            walk: Walk::new(chain, 0),
+            decoder: Decoder::default(),
+            is_over: true,
         });
-    }
-    let behind = segments.partition_point(|link| link.header.first_sequence <= from);
-    let mut entries = Entries {
-        walk: Walk::new(chain, behind.saturating_sub(1)),
-        decoder: Decoder::default(),
-        is_over: oldest.is_none(),
     };
+    let passed = chain.take_before(at);
+    let mut entries = Entries {
+        walk: Walk::new(chain, at),
+        decoder: Decoder::default(),
+        is_over: false,
+    };
+    (entries.walk.needed, entries.walk.passed) = (from, passed);
     // What stands before `from` in the segment is not decoded, but its schemas are learnt (Z1).
     while !entries.is_over && entries.walk.next < from {
         entries.pass()?;
     }
     let last = entries.walk.next - 1;
-    if oldest.is_some() && last + 1 < from {
+    if last + 1 < from {
         return Err(LogError::EndsBefore {
             last,
             needed: from - 1,
@@ -64,6 +79,12 @@ impl Entries {
         self.walk.torn.as_ref()
     }
 
+    /// What is wrong before the first entry that was asked for, as far as it was looked at (L12).
+    #[must_use]
+    pub fn passed(&self) -> &[LogError] {
+        &self.walk.passed
+    }
+
     /// The sequence of the next entry.
     #[must_use]
     pub fn next_sequence(&self) -> u64 {
@@ -73,6 +94,7 @@ impl Entries {
     fn pass(&mut self) -> Result<(), LogError> {
         match self.walk.step()? {
             Step::Segment => self.decoder = Decoder::default(),
+            Step::Gap => self.decoder.gap(),
             Step::Record(record, path) => {
                 let learnt = self.decoder.skip(record.payload);
                 learnt.map_err(|malformed| undecodable(path, &record, malformed))?;
@@ -86,11 +108,20 @@ impl Entries {
         loop {
             match self.walk.step()? {
                 Step::Segment => self.decoder = Decoder::default(),
+                Step::Gap => self.decoder.gap(),
                 Step::Record(record, path) => {
                     let entry = self.decoder.entry(&record.header, record.payload);
-                    return entry
-                        .map(Some)
-                        .map_err(|malformed| undecodable(path, &record, malformed));
+                    return match entry {
+                        Ok(entry) => Ok(Some(entry)),
+                        // It needs what was damaged before it in its segment (P1).
+                        Err(_) if self.decoder.has_gap() => Err(LogError::Damaged {
+                            path: path.to_owned(),
+                            offset: record.offset,
+                            first: record.header.sequence,
+                            last: record.header.sequence,
+                        }),
+                        Err(malformed) => Err(undecodable(path, &record, malformed)),
+                    };
                 }
                 Step::End => return Ok(None),
             }
@@ -111,6 +142,137 @@ impl Iterator for Entries {
     }
 }
 
+/// Every entry from sequence `from` on that can still be read, whatever is wrong with the log: in order, with what was found wrong
+/// between them. The manifest is not asked, and whether a segment belongs to its neighbours is not either. Changes nothing.
+///
+/// # Errors
+///
+/// Only if the directory cannot be listed.
+pub fn salvage(
+    dir: &Path,
+    from: u64,
+    mut each: impl FnMut(Result<Entry, LogError>),
+) -> Result<(), LogError> {
+    if !dir.is_dir() {
+        return Ok(());
+    }
+    let firsts = list(dir)?;
+    for (at, first) in firsts.iter().enumerate() {
+        // Those before hold nothing from there on.
+        if firsts.get(at + 1).is_some_and(|next| *next <= from) {
+            continue;
+        }
+        if let Err(error) = salvage_segment(&segment_path(dir, *first), *first, from, &mut each) {
+            each(Err(error));
+        }
+    }
+    Ok(())
+}
+
+fn salvage_segment(
+    path: &Path,
+    first: u64,
+    from: u64,
+    each: &mut impl FnMut(Result<Entry, LogError>),
+) -> Result<(), LogError> {
+    let mut cursor = Cursor::open(path)?;
+    if cursor.header.first_sequence != first {
+        return Err(LogError::Swapped {
+            path: path.to_owned(),
+            reason: format!("it begins with sequence {}", cursor.header.first_sequence),
+            first,
+            last: Last::EndOfLog,
+        });
+    }
+    let mut decoder = Decoder::default();
+    let mut next = first;
+    loop {
+        if !cursor.advance(next)? {
+            let End::Damaged { next: good, at } = cursor.end(next)? else {
+                return Ok(());
+            };
+            let last = good.saturating_sub(1);
+            if last >= from {
+                each(Err(LogError::Damaged {
+                    path: path.to_owned(),
+                    offset: cursor.offset,
+                    first: next,
+                    last,
+                }));
+            }
+            (next, cursor.offset) = (good, at);
+            decoder.gap();
+            continue;
+        }
+        let Some(record) = cursor.record() else {
+            return Ok(());
+        };
+        if next < from {
+            if decoder.skip(record.payload).is_err() {
+                decoder.gap();
+            }
+        } else {
+            let entry = decoder.entry(&record.header, record.payload);
+            let entry = entry.map_err(|malformed| undecodable(path, &record, malformed));
+            if entry.is_err() {
+                decoder.gap();
+            }
+            each(entry);
+        }
+        next += 1;
+    }
+}
+
+/// The outcomes that a log in `from` remembers of entries up to `through`, as a file of outcomes for a new log in `to` that begins
+/// behind it. What cannot be read is left out and said.
+pub(crate) fn carry_outcomes(
+    from: &Path,
+    to: &Path,
+    through: Position,
+    disk: &dyn Disk,
+) -> Result<Vec<String>, LogError> {
+    let mut missing = Vec::new();
+    if through.sequence == 0 || !from.is_dir() {
+        return Ok(missing);
+    }
+    let mut outcomes = Outcomes::new(WINDOW);
+    let mut begins = None;
+    for file in list_files(from)?.0 {
+        if file.first > through.sequence {
+            continue;
+        }
+        begins.get_or_insert(file.first);
+        match read_file(&file) {
+            // A file across the end does not say which entry had which: generations do.
+            Ok(found) => found
+                .into_iter()
+                .filter(|outcome| {
+                    file.last <= through.sequence || outcome.generation <= through.generation
+                })
+                .for_each(|outcome| outcomes.insert(outcome)),
+            Err(error) => missing.push(error.to_string()),
+        }
+    }
+    salvage(from, 0, |entry| match entry {
+        Ok(entry) if entry.sequence <= through.sequence => {
+            begins.get_or_insert(entry.sequence);
+            entry
+                .outcomes
+                .into_iter()
+                .for_each(|outcome| outcomes.insert(outcome));
+        }
+        Ok(_) => {}
+        Err(error) => missing.push(error.to_string()),
+    })?;
+    let range = (begins.unwrap_or(1), through.sequence);
+    write_file(disk, to, range, outcomes.iter()).map_err(|source| LogError::Io {
+        doing: "save outcomes in",
+        path: to.to_owned(),
+        source,
+    })?;
+    Ok(missing)
+}
+
 pub(super) fn undecodable(path: &Path, record: &Record<'_>, source: Malformed) -> LogError {
     LogError::Undecodable {
         path: path.to_owned(),
@@ -127,24 +289,77 @@ pub(super) struct Walked {
     /// Of the last segment.
     pub(super) decoder: Decoder,
     pub(super) outcomes: Outcomes,
-    /// The newest generation of an entry.
+    /// The newest generation of an entry of the newest history.
     pub(super) generation: u64,
+    /// Records of the last segment were passed over, so that it takes no more.
+    pub(super) has_gap: bool,
 }
 
-/// Walks through the whole log, and the files of outcomes before it.
-pub(super) fn walk(dir: &Path, window: usize) -> Result<Walked, LogError> {
-    let chain = Chain::load(dir)?;
+/// Walks through the log, and the files of outcomes before it. Damage of entries up to `position`, which a checkpoint holds, costs
+/// their outcomes (L12): the chain that is given begins behind damage between segments.
+pub(super) fn walk(dir: &Path, window: usize, position: u64) -> Result<Walked, LogError> {
+    let mut chain = Chain::survey(dir)?;
     let mut outcomes = Outcomes::new(window);
     let oldest = chain
         .segments
         .first()
         .map(|link| link.header.first_sequence);
     load_files(dir, oldest, &mut outcomes)?;
+    let mut begins = chain.holder(position.saturating_add(1)).unwrap_or(0);
+    let is_linked = |chain: &Chain, at: usize| {
+        let before = at.checked_sub(1).and_then(|at| chain.segments.get(at));
+        before.is_some_and(|link| link.behind.is_empty())
+    };
+    while is_linked(&chain, begins) {
+        begins -= 1;
+    }
+    let first = chain.segments.get(begins);
+    let first = first.map(|link| link.header.first_sequence);
+    let problems = chain.take_before(begins);
+    if first.is_none_or(|first| first > position.saturating_add(1))
+        && let Some(problem) = problems.into_iter().next()
+    {
+        return Err(problem);
+    }
+    let lost: Vec<Link> = chain.segments.drain(..begins).collect();
+    for link in &lost {
+        salvage_outcomes(&link.path, &mut outcomes);
+    }
     let mut walk = Walk::new(chain, 0);
+    walk.needed = position.saturating_add(1);
     let (mut decoder, mut generation) = (Decoder::default(), walk.generation);
+    let (mut has_gap, mut history) = (false, None);
+    let mut headers: Vec<_> = walk
+        .chain
+        .segments
+        .iter()
+        .map(|link| {
+            (
+                link.header.first_sequence,
+                link.header.history,
+                link.header.base_generation,
+            )
+        })
+        .collect();
+    headers.reverse();
     loop {
         match walk.step()? {
-            Step::Segment => decoder = Decoder::default(),
+            Step::Segment => {
+                decoder = Decoder::default();
+                has_gap = false;
+                while let Some((_, found, base)) = headers.pop_if(|(first, ..)| *first <= walk.next)
+                {
+                    // F12: generations of another history count for nothing.
+                    if history.is_some_and(|history| history != found) {
+                        generation = base;
+                    }
+                    history = Some(found);
+                }
+            }
+            Step::Gap => {
+                decoder.gap();
+                has_gap = true;
+            }
             Step::Record(record, path) => {
                 generation = generation.max(record.header.generation);
                 let found = decoder.outcomes(record.payload);
@@ -160,7 +375,27 @@ pub(super) fn walk(dir: &Path, window: usize) -> Result<Walked, LogError> {
         decoder,
         outcomes,
         generation,
+        has_gap,
     })
+}
+
+/// The outcomes that can still be read of a segment between damaged ones.
+fn salvage_outcomes(path: &Path, outcomes: &mut Outcomes) {
+    let Ok(mut cursor) = Cursor::open(path) else {
+        return;
+    };
+    let mut decoder = Decoder::default();
+    let mut next = cursor.header.first_sequence;
+    while let Ok(true) = cursor.advance(next) {
+        let Some(record) = cursor.record() else { break };
+        let Ok(found) = decoder.outcomes(record.payload) else {
+            break;
+        };
+        found
+            .into_iter()
+            .for_each(|outcome| outcomes.insert(outcome));
+        next += 1;
+    }
 }
 
 fn load_files(dir: &Path, oldest: Option<u64>, outcomes: &mut Outcomes) -> Result<(), LogError> {
@@ -193,7 +428,7 @@ fn warn_of_gap(dir: &Path, expected: Option<u64>, found: u64) {
 
 /// See [`Outcomes::load`].
 pub(crate) fn load_outcomes(dir: &Path, window: usize) -> Result<Outcomes, LogError> {
-    walk(dir, window).map(|walked| walked.outcomes)
+    walk(dir, window, 0).map(|walked| walked.outcomes)
 }
 
 /// The log's directory in a state directory.

@@ -49,7 +49,7 @@ pub struct SegmentHeader {
     pub id: SegmentId,
     /// The segment before it; zeros in the first of a log.
     pub previous: SegmentId,
-    /// The history in which generations counted when it was begun. Information only.
+    /// The history in which the generations of its entries count (L13).
     pub history: [u8; 16],
     /// Sequence of its first record.
     pub first_sequence: u64,

@@ -48,11 +48,8 @@ pub struct SegmentReport {
 ///
 /// Only if the directory cannot be listed; what is wrong in it is in the report.
 pub fn verify(dir: &Path) -> Result<Report, LogError> {
-    let (chain, problems) = Chain::survey(dir)?;
-    let mut report = Report {
-        problems,
-        ..Report::default()
-    };
+    let chain = Chain::survey(dir)?;
+    let mut report = Report::default();
     for (at, link) in chain.segments.iter().enumerate() {
         let next_first = chain.segments.get(at + 1);
         let next_first = next_first.map(|link| link.header.first_sequence);
@@ -61,6 +58,7 @@ pub fn verify(dir: &Path) -> Result<Report, LogError> {
             Err(error) => report.problems.push(error),
         }
     }
+    report.problems.extend(chain.into_problems());
     if dir.is_dir() {
         for file in list_files(dir)?.0 {
             match read_file(&file) {
@@ -119,7 +117,7 @@ fn segment(
                     bytes: to - used_bytes,
                 });
             }
-            End::Damaged { next: found } => {
+            End::Damaged { next: found, .. } => {
                 let error = LogError::Damaged {
                     path: path.to_owned(),
                     offset: used_bytes,

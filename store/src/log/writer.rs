@@ -4,6 +4,8 @@
 //!   `fdatasync` returned. The next one is written only after that, so that a crash can tear the last record alone.
 //! - **L8** After a failed write or sync of a record nothing is appended any more: what the disk holds is not known, and a
 //!   second sync would say that all is well. A new [`Log::open`] reads what is there.
+//! - **L13** A segment has entries of one history (F12). A log that is opened with another one than its newest segment's goes on in a
+//!   new segment, whose `base_generation` is [`Options::base_generation`]: who saw less, or another history, reads anew.
 //! - **L9** What a start finds at the end of the log is written once more and synced before anyone relies on it: it may have
 //!   been in the page cache alone, even marked as clean after a failed sync.
 
@@ -32,7 +34,7 @@ pub struct Options {
     /// The sequence of the newest entry that a checkpoint holds, or 0. A new log begins behind it; one that ends before it is
     /// an error.
     pub position: u64,
-    /// For a new log: the generation of the state that it begins with. Watchers that have seen less must read anew.
+    /// For a new log or a new history: the generation of the state that it begins with. Watchers that have seen less must read anew.
     pub base_generation: u64,
     /// In which generations count.
     pub history: [u8; 16],
@@ -106,7 +108,7 @@ impl Log {
                 source,
             }
         };
-        let walked = walk(dir, options.window)?;
+        let walked = walk(dir, options.window, options.position)?;
         let last = walked.walk.next - 1;
         let has_segments = !walked.walk.chain.segments.is_empty();
         if has_segments && last < options.position {
@@ -117,6 +119,12 @@ impl Log {
         }
         make_dir(dir, &*disk).map_err(failed("make"))?;
         let (last_begins, offset) = walked.walk.last_record();
+        let has_gap = walked.has_gap;
+        for passed in &walked.walk.passed {
+            tracing::warn!(
+                "{passed}. A checkpoint holds these entries, so the log goes on; the outcomes of their transactions are not remembered"
+            );
+        }
         let chain = walked.walk.chain;
         let live: Vec<Live> = chain
             .segments
@@ -136,7 +144,9 @@ impl Log {
                 _ => {}
             }
         }
-        let generation = if has_segments {
+        let newest = live.last().map(|live| &live.header);
+        let is_same_history = newest.is_none_or(|newest| newest.history == options.history);
+        let generation = if has_segments && is_same_history {
             walked.generation
         } else {
             options.base_generation
@@ -151,7 +161,18 @@ impl Log {
                 let (id, first) = (newest.header.id, newest.header.first_sequence);
                 let named = manifest.write(|m| (m.newest, m.newest_first) = (id, first));
                 named.map_err(failed("write the manifest in"))?;
-                (Begun::Found(file, newest.header.clone()), manifest)
+                if is_same_history && !has_gap {
+                    (Begun::Found(file, newest.header.clone()), manifest)
+                } else {
+                    drop(file);
+                    let begun =
+                        next_segment(&*disk, dir, &options, &newest.header, last + 1, generation);
+                    let (file, header) = begun.map_err(failed("begin a history in"))?;
+                    let (id, first) = (header.id, header.first_sequence);
+                    let named = manifest.write(|m| (m.newest, m.newest_first) = (id, first));
+                    named.map_err(failed("write the manifest in"))?;
+                    (Begun::New(file, header), manifest)
+                }
             }
             _ => {
                 let (file, header) =
@@ -166,6 +187,8 @@ impl Log {
         let (file, header, offset, next_sequence) = match segment {
             Begun::Found(file, header) => (file, header, offset, last + 1),
             Begun::New(file, header) => {
+                // One without records was replaced by it.
+                live.retain(|live| live.header.first_sequence < header.first_sequence);
                 live.push(Live {
                     path: segment_path(dir, header.first_sequence),
                     header: header.clone(),
@@ -196,6 +219,7 @@ impl Log {
             manifest: Mutex::new(manifest),
             keeping: Mutex::new(Vec::new()),
         };
+        let is_new = offset == SEGMENT_HEADER as u64;
         let log = Self {
             shared: Arc::new(shared),
             file,
@@ -203,7 +227,10 @@ impl Log {
             offset,
             next_sequence,
             generation,
-            encoder: Encoder::after(walked.decoder),
+            encoder: match is_new {
+                true => Encoder::default(),
+                false => Encoder::after(walked.decoder),
+            },
             record: Vec::new(),
             is_poisoned: false,
         };
@@ -482,6 +509,37 @@ fn settle(
     }
     file.fdatasync()?;
     Ok(file)
+}
+
+/// L13: a segment of another history, behind the newest one, or in the place of a newest one without a record. Then it keeps its id,
+/// which the manifest names.
+fn next_segment(
+    disk: &dyn Disk,
+    dir: &Path,
+    options: &Options,
+    newest: &SegmentHeader,
+    first_sequence: u64,
+    base_generation: u64,
+) -> io::Result<(Box<dyn DiskFile>, SegmentHeader)> {
+    let spare = make_file(disk, dir, &dir.join("next.spare"), options.segment_bytes)?;
+    let (id, previous) = match newest.first_sequence == first_sequence {
+        true => (newest.id, newest.previous),
+        false => (SegmentId::random(), newest.id),
+    };
+    let header = SegmentHeader {
+        id,
+        previous,
+        history: options.history,
+        first_sequence,
+        base_generation,
+        bytes: spare.bytes,
+        created_at_ms: now_ms(),
+    };
+    write_all(&*spare.file, &header.to_bytes(), 0).map_err(|(_, error)| error)?;
+    spare.file.fdatasync()?;
+    disk.rename(&spare.path, &segment_path(dir, first_sequence))?;
+    disk.sync_dir(dir)?;
+    Ok((spare.file, header))
 }
 
 /// The first segment of a new log, under its name.

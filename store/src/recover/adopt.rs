@@ -73,6 +73,7 @@ pub(super) fn adopt(dir: &StateDir, wanted: Option<&ClusterId>) -> Result<Recove
             foreign: None,
             torn: None,
             warnings: Vec::new(),
+            damaged: Vec::new(),
         });
     }
     let path = dir.state_file(wanted)?.path;
@@ -98,6 +99,7 @@ fn empty(dir: &StateDir, cluster: &ClusterId) -> Result<Recovered, RecoverError>
         public_is_stale: true,
         torn: None,
         warnings: Vec::new(),
+        damaged: Vec::new(),
     })
 }
 

@@ -6,7 +6,7 @@
 //! - **B1** Recovery changes nothing. What cannot be read is left where it is, and the error says which `sherwood recover`
 //!   command helps.
 //! - **B2** The newest private checkpoint that is good, and every entry after it. If the newest is damaged, the older one and the
-//!   longer log give the same state, with a warning.
+//!   longer log give the same state, with a warning. Damage of the log before the checkpoint is a warning too (L12).
 //! - **B3** A checkpoint without a log is an error, at any position: the log was there before the first checkpoint (C6), so
 //!   entries that were acknowledged may be gone. So is a log that ends before the checkpoint or begins after it, and a log
 //!   without any checkpoint.
@@ -64,6 +64,8 @@ pub struct Recovered {
     pub torn: Option<TornTail>,
     /// What an operator should know.
     pub warnings: Vec<String>,
+    /// Private checkpoints that are newer and not good: for [`Checkpoints::set_damaged_aside`], once the state is served.
+    pub damaged: Vec<PathBuf>,
 }
 
 /// The state in `dir`, of the cluster `wanted` where one is named.
@@ -112,12 +114,20 @@ pub fn recover(dir: &StateDir, wanted: Option<&ClusterId>) -> Result<Recovered, 
             }
             Err(error) => return Err(refused(listed.path, error, wanted)),
         };
+        let damaged = bad.iter().map(|(path, _): &(PathBuf, String)| path.clone());
+        let damaged = damaged.collect();
         for (path, what) in bad {
             warnings.push(format!(
                 "the checkpoint {path:?} is not used: {what}; the one before it and the log give the same state"
             ));
         }
         let replayed = replayed?;
+        for what in &replayed.passed {
+            warnings.push(format!(
+                "{what}. The checkpoint {:?} holds these entries, so nothing of the state is lost; but the outcomes of their \
+                 transactions are not remembered: a retry of one of them would be done twice", listed.path
+            ));
+        }
         let state = replayed.fold.finish(state)?;
         let cluster =
             ClusterId::new(state.cluster_id()).map_err(|source| RecoverError::ClusterId {
@@ -131,13 +141,14 @@ pub fn recover(dir: &StateDir, wanted: Option<&ClusterId>) -> Result<Recovered, 
             ));
         }
         let checkpoints = Checkpoints::at(dir, &cluster);
-        let public = checkpoints.public()?;
+        let (public, why) = checkpoints.look_at_public();
+        warnings.extend(why);
         return Ok(Recovered {
             position: replayed.position.unwrap_or(checkpoint),
             foreign: (public == Public::Foreign).then(|| checkpoints.public_path().to_owned()),
             public_is_stale: match public {
                 Public::Missing => true,
-                Public::Ours => !checkpoints.is_public(&listed.path)?,
+                Public::Ours => !checkpoints.is_public(&listed.path).unwrap_or(false),
                 Public::Merged | Public::Foreign => false,
             },
             state,
@@ -146,6 +157,7 @@ pub fn recover(dir: &StateDir, wanted: Option<&ClusterId>) -> Result<Recovered, 
             adopted: None,
             torn: replayed.torn,
             warnings,
+            damaged,
         });
     }
     Err(RecoverError::Checkpoints {
@@ -176,6 +188,8 @@ pub(crate) struct Replayed {
     /// The last entry; `None` without any.
     pub(crate) position: Option<Position>,
     pub(crate) torn: Option<TornTail>,
+    /// What is wrong with the log before them.
+    pub(crate) passed: Vec<String>,
 }
 
 /// The entries behind `after`, up to `through`.
@@ -196,6 +210,7 @@ pub(crate) fn replay(log_dir: &Path, after: u64, through: u64) -> Result<Replaye
         fold,
         position,
         torn: entries.torn().cloned(),
+        passed: entries.passed().iter().map(|error| chain(error)).collect(),
     })
 }
 

@@ -17,8 +17,9 @@ use super::tools::{list, restore, salvage, verify};
 use super::*;
 use crate::apply::apply;
 use crate::checkpoint::{CheckpointError, Free};
-use crate::entry::{Effects, Entry};
+use crate::entry::{Effects, Entry, Outcome, Verdict};
 use crate::log::{Log, LogError, Options, RealDisk};
+use crate::outcomes::Outcomes;
 
 /// A state directory, and the state after each entry in it.
 struct Case {
@@ -95,7 +96,11 @@ impl Case {
                 generation: position.generation,
                 committed_at_ms: 5,
                 effects,
-                outcomes: Vec::new(),
+                outcomes: vec![Outcome {
+                    id: Arc::from(format!("id-{}", position.sequence)),
+                    verdict: Verdict::Done { task: None },
+                    generation: position.generation,
+                }],
             };
             let mut next = self.states.last().unwrap().clone();
             apply(&entry.effects, &mut next).unwrap();
@@ -457,6 +462,12 @@ fn any_state_that_is_still_in_reach_can_be_restored_and_nothing_is_deleted() {
         assert!(
             read_parquet(&case.path().join("state_c.parquet"), None).unwrap() == case.states[to]
         );
+        assert!(restored.missing.is_empty(), "{restored:?}");
+        let outcomes = Outcomes::load(&log::log_dir(case.path())).unwrap();
+        for id in 1..12 {
+            let is_known = outcomes.get(&format!("id-{id}")).is_some();
+            assert_eq!(is_known, id <= to, "id-{id}, restored to {to}");
+        }
         let kept = contents(&restored.set_aside);
         for (path, bytes) in &before {
             let name = path.strip_prefix(case.path()).unwrap();
@@ -604,4 +615,151 @@ fn a_checkpoint_that_cannot_be_listed_is_said_with_its_path() {
         matches!(error, RecoverError::Checkpoint(CheckpointError::Io { .. })),
         "{error:?}"
     );
+}
+
+#[test]
+fn a_damaged_checkpoint_that_was_set_aside_is_none_of_the_two_that_are_kept() {
+    let mut case = Case::new(7);
+    case.append(10);
+    case.checkpoint(4);
+    let newest = case.checkpoint(9);
+    damage(&newest);
+    let recovered = case.recover().unwrap();
+    assert_eq!(recovered.damaged, [newest.clone()]);
+    case.checkpoints()
+        .set_damaged_aside(&recovered.damaged)
+        .unwrap();
+    assert!(newest.with_extension("parquet.damaged").exists());
+    assert_eq!(case.checkpoints().oldest_kept().unwrap(), 0);
+    case.checkpoint(10);
+    let kept = case.checkpoints().list().unwrap();
+    let kept: Vec<u64> = kept.iter().map(|listed| listed.sequence).collect();
+    assert_eq!(kept, [10, 4]);
+}
+
+#[test]
+fn whatever_stands_at_the_public_name_does_not_keep_a_state_from_coming_back() {
+    let mut case = Case::new(7);
+    case.append(6);
+    case.checkpoint(4);
+    let public = case.path().join("state_c.parquet");
+    for what in ["a FIFO", "a directory", "a link to itself"] {
+        let _ = fs::remove_file(&public);
+        let _ = fs::remove_dir(&public);
+        match what {
+            "a FIFO" => nix::unistd::mkfifo(&public, nix::sys::stat::Mode::S_IRWXU).unwrap(),
+            "a directory" => fs::create_dir(&public).unwrap(),
+            _ => std::os::unix::fs::symlink(&public, &public).unwrap(),
+        }
+        let recovered = recover(&case.dir(), None).unwrap();
+        assert!(recovered.state == case.states[6], "{what}");
+        assert!(recovered.foreign.is_some(), "{what}");
+        let is_said = recovered.warnings.iter().any(|w| w.contains("state_c"));
+        assert_eq!(is_said, what == "a link to itself", "{what}");
+        assert_eq!(
+            case.checkpoints().public().unwrap(),
+            Public::Foreign,
+            "{what}"
+        );
+    }
+}
+
+#[test]
+fn the_only_checkpoint_is_the_base_where_a_first_start_was_cut_off_before_it() {
+    let mut case = Case::new(7);
+    case.append(1);
+    let base = case.checkpoints().base();
+    fs::remove_file(&base).unwrap();
+    fs::remove_file(case.path().join("state_c.parquet")).unwrap();
+    let listed = case.checkpoints().list().unwrap();
+    assert_eq!(fs::read(&base).unwrap(), fs::read(&listed[0].path).unwrap());
+}
+
+/// Ways to damage a segment.
+const WAYS: [&str; 4] = ["deleted", "header", "record", "manifest"];
+
+/// A log of 60 entries in small segments, checkpoints of 10 and 30, and damage to one of its segments, or to the manifest.
+/// With the first sequence that is damaged and the first that is not any more.
+fn damaged_log(way: &str, at: usize) -> Option<(Case, u64, u64)> {
+    let mut case = Case::new(21);
+    case.append(60);
+    case.checkpoint(10);
+    case.checkpoint(30);
+    case.log = None;
+    let dir = log::log_dir(case.path());
+    let segments = list(&case.dir()).unwrap().log.segments;
+    let segment = segments.get(at)?;
+    let next = segments.get(at + 1).map_or(61, |next| next.first_sequence);
+    let mut bytes = fs::read(&segment.path).unwrap();
+    match way {
+        "deleted" => fs::remove_file(&segment.path).unwrap(),
+        "header" => {
+            bytes[70] ^= 1;
+            fs::write(&segment.path, bytes).unwrap();
+        }
+        "record" => {
+            bytes[128 + 64 + 10] ^= 1;
+            fs::write(&segment.path, bytes).unwrap();
+            return Some((case, segment.first_sequence, segment.first_sequence + 1));
+        }
+        _ if at > 0 => return None,
+        _ => {
+            fs::write(dir.join("manifest"), "none").unwrap();
+            return Some((case, 61, 61));
+        }
+    }
+    Some((case, segment.first_sequence, next))
+}
+
+#[test]
+fn damage_behind_the_newest_checkpoint_leaves_everything_before_it_to_a_restore_and_the_rest_to_a_salvage()
+ {
+    let mut seen = [0, 0];
+    for way in WAYS {
+        for at in 0.. {
+            let Some((mut case, first, next)) = damaged_log(way, at) else {
+                break;
+            };
+            let what = format!("{way}: segment {at}, entries {first} to {}", next - 1);
+            let out = case.path().join("saved");
+            let saved = salvage(&case.dir(), &out).unwrap();
+            if way != "record" {
+                let through = if next > 60 { first - 1 } else { 60 };
+                assert_eq!(saved.through, through.max(30), "{what}: {saved:?}");
+            }
+            fs::remove_file(&out).unwrap();
+            match case.recover() {
+                // L12: the checkpoint holds it.
+                Ok(recovered) => {
+                    assert!(next <= 31, "{what}");
+                    assert!(recovered.state == case.states[60], "{what}");
+                    seen[0] += 1;
+                    case.open_log(30);
+                    case.append(3);
+                    let again = case.recover().unwrap();
+                    assert!(again.state == case.states[63], "{what}: after it went on");
+                    let log = case.log.as_ref().unwrap();
+                    log.release(30).unwrap();
+                    let again = case.recover().unwrap();
+                    assert!(again.state == case.states[63], "{what}: after a release");
+                }
+                Err(error) => {
+                    seen[1] += 1;
+                    let text = error.to_string();
+                    assert!(text.contains("sherwood recover restore"), "{what}: {text}");
+                    // A segment that holds entries of both, with its schemas in the damaged record.
+                    let to = match first <= 30 {
+                        true => 30,
+                        false => first - 1,
+                    };
+                    let restored = restore(&case.dir(), to);
+                    let restored = restored.unwrap_or_else(|error| panic!("{what}: {error}"));
+                    assert_eq!(restored.position.sequence, to, "{what}");
+                    let at = usize::try_from(to).unwrap();
+                    assert!(case.recover().unwrap().state == case.states[at], "{what}");
+                }
+            }
+        }
+    }
+    assert!(seen[0] > 5 && seen[1] > 5, "{seen:?}");
 }

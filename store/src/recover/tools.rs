@@ -229,6 +229,9 @@ fn segments(dir: &Path) -> Result<Vec<SegmentLine>, RecoverError> {
 /// What a restore did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Restored {
+    /// What kept outcomes of transactions from being carried over: a retry of one of them may be done twice. Damage behind
+    /// the restored entry is in it too.
+    pub missing: Vec<String>,
     /// Where the state stands now.
     pub position: Position,
     /// Where everything that was replaced is.
@@ -246,6 +249,8 @@ struct Plan {
     set_aside: PathBuf,
     /// From and to, in the state directory.
     moves: Vec<(PathBuf, PathBuf)>,
+    #[serde(default)]
+    missing: Vec<String>,
 }
 
 /// Where a restore builds.
@@ -312,6 +317,7 @@ pub fn restore(dir: &StateDir, to: u64) -> Result<Restored, RecoverError> {
         },
         set_aside: aside,
         rows: plan.rows,
+        missing: plan.missing,
     })
 }
 
@@ -349,6 +355,13 @@ fn prepare(dir: &StateDir, to: u64) -> Result<Plan, RecoverError> {
     };
     // C6: the log first.
     drop(Log::open(&log::log_dir(&new), options, Arc::new(RealDisk))?);
+    // A retry of what was acknowledged before is still answered, and not done again (O1).
+    let missing = log::carry_outcomes(
+        &log::log_dir(root),
+        &log::log_dir(&new),
+        position,
+        &RealDisk,
+    )?;
     // The public file stays as readable as it was; without one, as the daemon's default is.
     let mode = fs::metadata(root.join(cluster.state_file_name()))
         .map_or(0o644, |found| found.permissions().mode() & 0o777);
@@ -377,6 +390,7 @@ fn prepare(dir: &StateDir, to: u64) -> Result<Plan, RecoverError> {
         rows: rows(&state),
         set_aside,
         moves,
+        missing,
     })
 }
 
@@ -464,40 +478,27 @@ pub fn salvage(dir: &StateDir, out: &Path) -> Result<Salvaged, RecoverError> {
         missing.push(format!("the log is gone: every change after entry {after}"));
     }
     let mut fold = Fold::new();
-    for from in starts(&log_dir, after)? {
-        if from <= after {
-            continue;
-        }
-        if from > after + 1 {
-            missing.push(format!(
-                "entries {} to {} cannot be read",
-                after + 1,
-                from - 1
-            ));
-        }
-        let read = match log::read(&log_dir, from) {
-            Ok(entries) => entries,
-            Err(error) => {
-                missing.push(chain(&error));
-                continue;
-            }
-        };
-        for entry in read {
-            let applied = entry.map_err(|error| chain(&error)).and_then(|entry| {
-                match fold.add(&entry.effects) {
-                    Ok(()) => Ok(entry.sequence),
-                    Err(error) => Err(chain(&error)),
+    log::salvage(&log_dir, after + 1, |entry| {
+        let applied = entry.map_err(|error| chain(&error)).and_then(|entry| {
+            let added = fold.add(&entry.effects);
+            added
+                .map(|()| entry.sequence)
+                .map_err(|error| chain(&error))
+        });
+        match applied {
+            Ok(sequence) => {
+                if sequence > after + 1 {
+                    missing.push(format!(
+                        "entries {} to {} cannot be read",
+                        after + 1,
+                        sequence - 1
+                    ));
                 }
-            });
-            match applied {
-                Ok(sequence) => after = sequence,
-                Err(what) => {
-                    missing.push(what);
-                    break;
-                }
+                after = sequence;
             }
+            Err(what) => missing.push(what),
         }
-    }
+    })?;
     let state = fold.finish(state)?;
     write_parquet_atomic(&state, out).map_err(|source| RecoverError::Write {
         path: out.to_owned(),
@@ -509,16 +510,6 @@ pub fn salvage(dir: &StateDir, out: &Path) -> Result<Salvaged, RecoverError> {
         rows: rows(&state),
         missing,
     })
-}
-
-/// Where to begin to read: right behind `after`, and, if that fails on the way, at each later segment.
-fn starts(log_dir: &Path, after: u64) -> Result<Vec<u64>, RecoverError> {
-    let mut starts = vec![after + 1];
-    let firsts = segments(log_dir)?
-        .into_iter()
-        .map(|segment| segment.first_sequence);
-    starts.extend(firsts.filter(|first| *first > after + 1));
-    Ok(starts)
 }
 
 fn best_base(

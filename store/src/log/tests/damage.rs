@@ -111,7 +111,7 @@ fn a_deleted_segment_is_missed_whichever_it_is() {
     let (_tmp, dir, files, begins) = three_segments();
     for (path, whole) in files.iter().filter(|(path, _)| is_segment(path)) {
         fs::remove_file(path).unwrap();
-        let error = read(&dir, begins).err();
+        let error = entries(&dir, begins).1;
         let what = format!("{path:?} deleted: {error:?}");
         assert!(
             matches!(
@@ -125,7 +125,7 @@ fn a_deleted_segment_is_missed_whichever_it_is() {
     }
     let manifest = dir.join("manifest");
     fs::remove_file(manifest).unwrap();
-    let error = read(&dir, begins).err();
+    let error = entries(&dir, begins).1;
     assert!(
         matches!(error, Some(LogError::Manifest { .. })),
         "{error:?}"
@@ -141,7 +141,7 @@ fn a_segment_that_was_swapped_with_another_or_an_older_one_is_found() {
     for (path, whole) in files.iter().filter(|(path, _)| is_segment(path)) {
         // Of another log, with the same name.
         fs::copy(other_dir.join(path.file_name().unwrap()), path).unwrap();
-        let error = read(&dir, begins).err();
+        let error = entries(&dir, begins).1;
         assert!(
             matches!(error, Some(LogError::Swapped { .. })),
             "{path:?}: {error:?}"
@@ -149,7 +149,7 @@ fn a_segment_that_was_swapped_with_another_or_an_older_one_is_found() {
         // Of the same log, under another name.
         for (_, bytes) in files.iter().filter(|(p, _)| is_segment(p) && p != path) {
             fs::write(path, bytes).unwrap();
-            let error = read(&dir, begins).err();
+            let error = entries(&dir, begins).1;
             assert!(
                 matches!(error, Some(LogError::Swapped { .. })),
                 "{path:?}: {error:?}"

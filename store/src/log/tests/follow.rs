@@ -1,7 +1,8 @@
 //! Watchers: every change once and in order, or gone.
 
 use super::samples::*;
-use crate::log::{FollowError, Follower, Log};
+use crate::entry::Entry;
+use crate::log::{FollowError, Follower, Log, Options, verify};
 
 fn changes(from: u64, to: u64) -> Vec<u64> {
     (from..=to)
@@ -101,5 +102,50 @@ fn a_slow_follower_is_told_that_its_entries_are_gone_and_never_misses_one() {
                 Err(error) => panic!("{behind} behind: {error}"),
             }
         }
+    }
+}
+
+#[test]
+fn a_follower_never_walks_from_one_history_into_another() {
+    for entries in [0, 1, 30] {
+        let tmp = tempfile::tempdir().unwrap();
+        let dir = tmp.path().join("log");
+        drop(log_of(&dir, entries));
+        let mut before = Follower::open(&dir, 0).unwrap();
+        let other = || Options {
+            history: [7; 16],
+            base_generation: 5,
+            ..small()
+        };
+        for turn in 0..2 {
+            let (mut log, opened) = Log::open_real(&dir, other()).unwrap();
+            let what = format!("{entries} entries, turn {turn}");
+            assert_eq!(opened.last_generation, 5 + turn, "{what}");
+            assert_eq!(opened.last_sequence, entries + turn, "{what}");
+            let sequence = entries + turn + 1;
+            let entry = Entry {
+                generation: 6 + turn,
+                sequence,
+                ..put(sequence)
+            };
+            log.append(&entry).unwrap();
+            drop(log);
+            let report = verify(&dir).unwrap();
+            assert!(report.problems.is_empty(), "{what}: {:?}", report.problems);
+            for old in 0..5 {
+                let gone = Follower::open(&dir, old);
+                let is_gone = matches!(gone, Err(FollowError::Gone { oldest: 5 }));
+                assert!(is_gone, "{what}, after {old}: {gone:?}");
+            }
+            let mut follower = Follower::open(&dir, 5).unwrap();
+            let found = follower.next(sequence).unwrap().map(|entry| entry.sequence);
+            assert_eq!(found, Some(entries + 1), "{what}");
+        }
+        while before.next_sequence() <= entries {
+            before.next(entries).unwrap();
+        }
+        let gone = before.next(entries + 1);
+        let is_gone = matches!(gone, Err(FollowError::Gone { oldest: 5 }));
+        assert!(is_gone || entries == 0, "{entries} entries: {gone:?}");
     }
 }
