@@ -28,7 +28,7 @@ use sherwood_client::import;
 use sherwood_client::locate::ClusterId;
 use sherwood_shared::state::State;
 use sherwood_store::checkpoint::{
-    CheckpointError, Checkpoints, Position, Public, is_checkpoint, read_position,
+    CheckpointError, Checkpoints, Position, is_checkpoint, read_position,
 };
 use sherwood_store::merge::{Diff, Theirs, diff, resolve};
 use tracing::debug;
@@ -79,12 +79,9 @@ impl Comparer {
             return Ok(Comparison::Known);
         }
         let at_public_name = path == self.checkpoints.public_path();
-        if at_public_name
-            && matches!(
-                self.checkpoints.public().map_err(|error| chain(&error))?,
-                Public::Ours | Public::Merged
-            )
-        {
+        let base = self.checkpoints.base();
+        let is_public = self.checkpoints.is_public(&base);
+        if at_public_name && is_public.map_err(|error| chain(&error))? {
             return Ok(Comparison::Known);
         }
         // Only now: a copy of our own took its owner from what it replaced.

@@ -16,6 +16,7 @@ use parquet::arrow::ArrowWriter;
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
 use serde_json::{Value, json};
+use sherwood_client::write::{Outcome, Transaction, Writer, cluster};
 use sherwood_client::{Handle, import};
 use sherwood_tests::daemon::{
     Daemon, Place, await_turn, binary, command, counts, parquet, prepare, state_with_tasks, turn,
@@ -334,6 +335,11 @@ fn a_bad_file_does_not_stop_a_start_once_there_is_a_checkpoint() {
     file.set_modified(long_ago).unwrap();
     let mut daemon = Daemon::start(&place);
     await_refusal(&mut daemon, &what, &said);
+    // The next change brings our own file back.
+    let writer = Writer::connect(place.state_dir()).expect("connects");
+    let change = Transaction::new().patch(cluster().set("master_id", "n1"));
+    let outcome = writer.apply(change).expect("an outcome");
+    assert!(matches!(outcome, Outcome::Done { .. }), "{outcome:?}");
     wait_for("the last state in the state file", || {
         import::read_parquet(&place.file(), Some("c")).is_ok()
     });

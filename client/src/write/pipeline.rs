@@ -31,7 +31,7 @@ use super::outcome::Outcome;
 const COMMAND: &str = r#"{"transactions":1}"#;
 
 /// How long an answer that is there may take to be read.
-const LAST_LOOK: Duration = Duration::from_millis(100);
+const LAST_LOOK: Duration = Duration::from_millis(500);
 
 pub(super) type Reply = oneshot::Sender<Result<Outcome, WriteError>>;
 

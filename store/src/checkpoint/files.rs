@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use chrono::{DateTime, Utc};
 use nix::errno::Errno;
@@ -31,6 +32,8 @@ pub struct Checkpoints {
     dir: PathBuf,
     public: PathBuf,
     mode: u32,
+    /// The checkpoint that has taken the public name and is not the base yet.
+    taken: Mutex<Option<PathBuf>>,
 }
 
 /// A private checkpoint.
@@ -140,6 +143,7 @@ impl Checkpoints {
             public: state_dir.join(cluster.state_file_name()),
             state_dir,
             mode: 0o600,
+            taken: Mutex::default(),
         }
     }
 
@@ -278,6 +282,7 @@ impl Checkpoints {
         let to = done?;
         // From here on nothing may be lost sight of.
         let displaced = self.take_public_name(&whole)?;
+        *self.taken() = Some(checkpoint.to_owned());
         let found = to.metadata().map_err(failed("look at", &self.public))?;
         let rest = self
             .sync(&self.state_dir, &paced)
@@ -304,6 +309,10 @@ impl Checkpoints {
             remove(&displaced)?;
         }
         exchanged.rest.map(|()| exchanged.found)
+    }
+
+    fn taken(&self) -> MutexGuard<'_, Option<PathBuf>> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Where a public file is made (`tmp`), and where a whole one changes places with what it displaces (`new`).
@@ -498,7 +507,9 @@ impl Checkpoints {
     ///
     /// [`CheckpointError::Io`].
     pub fn bases(&self) -> Result<Vec<PathBuf>, CheckpointError> {
-        let mut all = vec![self.base()];
+        // Its copy is read by others from the exchange on, the base follows a few syncs later.
+        let mut all: Vec<PathBuf> = self.taken().iter().cloned().collect();
+        all.push(self.base());
         all.extend(
             timed(&names(&self.dir.join(BASES))?)
                 .into_iter()
@@ -558,6 +569,7 @@ impl Checkpoints {
         let base = self.base();
         fs::rename(&aside, &base).map_err(failed("rename", &aside))?;
         sync_directory(&self.dir)?;
+        *self.taken() = None;
         self.remember_base();
         Ok(())
     }
