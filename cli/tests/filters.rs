@@ -310,13 +310,8 @@ fn one_table_with_a_condition_is_exported_as_arrow_and_parquet() {
 fn an_export_that_fails_leaves_the_file_as_it_was_and_nothing_beside_it() {
     let host = Host::new();
     let state_dir = host.sample("state");
-    assert!(
-        Snapshot::from_state(&state_in(&state_dir))
-            .expect("a state")
-            .table(TableId::Tasks)
-            .len()
-            > 0
-    );
+    let snapshot = Snapshot::from_state(&state_in(&state_dir)).expect("a state");
+    assert!(!snapshot.table(TableId::Tasks).is_empty());
     let out = host.run_dir("out");
     std::fs::write(out.join("x.json"), "before").expect("written");
     let run = |args: &[&str]| host.run(&[&["--state-dir", "state", "export"], args].concat());

@@ -56,7 +56,7 @@ pub enum StartError {
     Locate(#[from] LocateError),
     /// The state does not come back. Everything is where it was.
     #[error("the state is not loaded")]
-    Recover(#[from] RecoverError),
+    Recover(#[source] Box<RecoverError>),
     /// A state that somebody left who may not write (FO1).
     #[error("the state is not loaded: {what}")]
     Owner {
@@ -93,6 +93,12 @@ pub enum StartError {
     /// The log failed, and only a new start knows what it holds.
     #[error(transparent)]
     Fatal(#[from] crate::engine::Fatal),
+}
+
+impl From<RecoverError> for StartError {
+    fn from(error: RecoverError) -> Self {
+        Self::Recover(Box::new(error))
+    }
 }
 
 /// Why a state was not published. The last snapshot stays.

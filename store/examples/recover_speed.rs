@@ -97,7 +97,7 @@ fn memory(what: &str) -> u64 {
 fn cpu() -> Duration {
     let used = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_SELF);
     let user = used.expect("a process knows what it used").user_time();
-    let micros = user.tv_sec() * 1_000_000 + i64::from(user.tv_usec());
+    let micros = user.tv_sec() * 1_000_000 + user.tv_usec();
     Duration::from_micros(u64::try_from(micros).unwrap_or(0))
 }
 
@@ -179,7 +179,9 @@ fn tasks(from: u64, count: u64) -> RecordBatch {
     let column = |field: &FieldRef| -> ArrayRef {
         match field.name().as_str() {
             "id" => text(&|task| Some(format!("task-{task:010}"))),
-            "type" => text(&|task| Some(["transcode", "embed", "train"][task as usize % 3].into())),
+            "type" => text(&|task| {
+                Some(["transcode", "embed", "train"][usize::try_from(task % 3).unwrap_or(0)].into())
+            }),
             "status" => {
                 text(&|task| Some(["pending", "assigned"][usize::from(task % 3 == 0)].into()))
             }

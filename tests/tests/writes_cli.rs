@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arrow_array::{ArrayRef, Float64Array, Int64Array, NullArray, RecordBatch, StringArray};
 use sherwood_client::TableId;
 use sherwood_client::write::{
-    ChangeOp, Mode, Outcome, PendingWrite, Task, Transaction, WriteError, Writer, tasks,
+    ChangeOp, Mode, Outcome, PendingWrite, Task, Transaction, WriteError, Writer, nodes, tasks,
 };
 use sherwood_tests::daemon::{Daemon, Place, binary};
 
@@ -125,6 +125,9 @@ fn the_command_line_takes_a_task_from_pending_to_completed() {
         ..Default::default()
     };
     assert!(writer.register(node).expect("an outcome").is_done());
+    let room = serde_json::json!({"cpu_count": 4, "memory_available": 8_u64 << 30});
+    let with_room = Transaction::new().patch(nodes("n1").set("resources", room));
+    assert!(writer.apply(with_room).expect("an outcome").is_done());
     let run = |args: &[&str], code: i32| {
         let output = sherwood(&place, args);
         assert_eq!(output.status.code(), Some(code), "{args:?}: {output:?}");

@@ -87,7 +87,7 @@ impl Totals {
             let levels = column.len() as u64;
             measure(
                 column.as_ref(),
-                &[0..column.len()],
+                std::slice::from_ref(&(0..column.len())),
                 levels,
                 &mut self.scratch,
             );

@@ -143,7 +143,8 @@ impl Looks {
         [self.settle.due(), self.next_retry, self.base_due]
             .into_iter()
             .flatten()
-            .fold(Some(self.next_poll), |first, at| first.min(Some(at)))
+            .chain([self.next_poll])
+            .min()
     }
 
     /// We have written the public file ourselves.

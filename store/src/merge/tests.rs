@@ -49,7 +49,8 @@ impl Random {
                 0 => drop(model.rows.remove(&key)),
                 1 => drop(model.rows.entry(key).or_default()),
                 _ => {
-                    let column = COLUMNS[self.below(COLUMNS.len() as u64) as usize];
+                    let column =
+                        COLUMNS[usize::try_from(self.below(COLUMNS.len() as u64)).unwrap()];
                     let value = self.value();
                     if let Some(row) = model.rows.get_mut(&key) {
                         set(row, column, value);
@@ -58,7 +59,7 @@ impl Random {
             }
         }
         if self.below(3) == 0 {
-            let column = ["master_id", "region"][self.below(2) as usize];
+            let column = ["master_id", "region"][usize::try_from(self.below(2)).unwrap()];
             let value = self.value();
             set(&mut model.cluster, column, value);
         }

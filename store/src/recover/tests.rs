@@ -625,7 +625,7 @@ fn a_damaged_checkpoint_that_was_set_aside_is_none_of_the_two_that_are_kept() {
     let newest = case.checkpoint(9);
     damage(&newest);
     let recovered = case.recover().unwrap();
-    assert_eq!(recovered.damaged, [newest.clone()]);
+    assert_eq!(recovered.damaged, std::slice::from_ref(&newest));
     case.checkpoints()
         .set_damaged_aside(&recovered.damaged)
         .unwrap();
