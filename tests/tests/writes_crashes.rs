@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sherwood_tests::needs;
-use sherwood_tests::writes::crash::{self, Kill, KillRecovery, Plan, PowerCut};
+use sherwood_tests::writes::crash::{self, Crash, Kill, KillRecovery, Plan, PowerCut};
 use sherwood_tests::writes::load;
 use sherwood_tests::writes::power::{Disk, Kind};
 use sherwood_tests::writes::sherwood::Sherwood;
