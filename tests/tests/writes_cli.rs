@@ -7,7 +7,8 @@ use std::sync::Arc;
 use arrow_array::{ArrayRef, Float64Array, Int64Array, NullArray, RecordBatch, StringArray};
 use sherwood_client::TableId;
 use sherwood_client::write::{
-    ChangeOp, Mode, Outcome, PendingWrite, Task, Transaction, WriteError, Writer, nodes, tasks,
+    ChangeOp, Mode, Node, NodeResources, Outcome, PendingWrite, Task, Transaction, WriteError,
+    Writer, tasks,
 };
 use sherwood_tests::daemon::{Daemon, Place, binary};
 
@@ -119,15 +120,18 @@ fn the_command_line_takes_a_task_from_pending_to_completed() {
     let place = Place::with_tasks(0);
     let _daemon = Daemon::start(&place);
     let writer = Writer::connect(socket(&place)).expect("connects");
-    let node = sherwood_client::write::Node {
+    let node = Node {
         id: "n1".into(),
         status: Some("online".into()),
-        ..Default::default()
+        // What a task needs that does not say: 1 core and 256 MiB.
+        resources: Some(NodeResources {
+            cpu_count: Some(4),
+            memory_available: Some(1 << 30),
+            ..NodeResources::default()
+        }),
+        ..Node::default()
     };
     assert!(writer.register(node).expect("an outcome").is_done());
-    let room = serde_json::json!({"cpu_count": 4, "memory_available": 8_u64 << 30});
-    let with_room = Transaction::new().patch(nodes("n1").set("resources", room));
-    assert!(writer.apply(with_room).expect("an outcome").is_done());
     let run = |args: &[&str], code: i32| {
         let output = sherwood(&place, args);
         assert_eq!(output.status.code(), Some(code), "{args:?}: {output:?}");
