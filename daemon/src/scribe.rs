@@ -11,7 +11,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -260,10 +260,13 @@ impl<P: Pace> Pace for Here<'_, P> {
     }
 }
 
-/// Does the directory's path still lead to it?
+/// Does the directory's path still lead to it? A disk that does not answer is no other directory: who writes there finds out.
 #[must_use]
 pub fn is_here(dir: &StateDir) -> bool {
-    StateDir::open(dir.path()).is_ok_and(|here| here.identity() == dir.identity())
+    match fs::metadata(dir.path()) {
+        Ok(found) => (found.dev(), found.ino()) == dir.identity(),
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
+    }
 }
 
 /// SC1.

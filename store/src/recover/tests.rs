@@ -744,6 +744,7 @@ fn damage_behind_the_newest_checkpoint_leaves_everything_before_it_to_a_restore_
                     assert!(again.state == case.states[63], "{what}: after a release");
                 }
                 Err(error) => {
+                    assert!(next > 31 || way == "record", "{what}: {error}");
                     seen[1] += 1;
                     let text = error.to_string();
                     assert!(text.contains("sherwood recover restore"), "{what}: {text}");
@@ -761,5 +762,9 @@ fn damage_behind_the_newest_checkpoint_leaves_everything_before_it_to_a_restore_
             }
         }
     }
+<<<<<<< HEAD
     assert!(seen[0] > 2 && seen[1] > 2, "{seen:?}");
+=======
+    assert!(seen[0] >= 3 && seen[1] >= 3, "{seen:?}");
+>>>>>>> store3
 }
