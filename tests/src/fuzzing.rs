@@ -31,7 +31,7 @@ use crate::daemon::{parquet as parquet_of, state_with_tasks};
 pub type Target = fn(&[u8]);
 
 /// Every target, by its name.
-pub const TARGETS: [(&str, Target); 8] = [
+pub const TARGETS: [(&str, Target); 9] = [
     ("header", header),
     ("root", root),
     ("index", part_index),
@@ -40,6 +40,7 @@ pub const TARGETS: [(&str, Target); 8] = [
     ("metadata", metadata),
     ("filter", filter),
     ("action", action),
+    ("log", log),
 ];
 
 /// The constants of a header, which are what they were once they parse.
