@@ -762,9 +762,5 @@ fn damage_behind_the_newest_checkpoint_leaves_everything_before_it_to_a_restore_
             }
         }
     }
-<<<<<<< HEAD
-    assert!(seen[0] > 2 && seen[1] > 2, "{seen:?}");
-=======
     assert!(seen[0] >= 3 && seen[1] >= 3, "{seen:?}");
->>>>>>> store3
 }
