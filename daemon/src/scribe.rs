@@ -1,7 +1,7 @@
 //! Writes what readers of files see, on a thread of its own: checkpoints and the metadata.
 //!
 //! The loop decides when; the scribe works through one job after the other and reports each. A checkpoint is written
-//! in small steps with pauses (CA2 of [`crate::cadence`]), from a snapshot, so that it holds up nobody.
+//! in small steps with pauses (CA2 of `cadence`), from a snapshot, so that it holds up nobody.
 //!
 //! - **SC1** A checkpoint is private first: recovery and merges start from files that nobody else writes. Then, as a job
 //!   of its own, it becomes the public file.

@@ -9,7 +9,7 @@
 //! schema's metadata). The seal therefore counts only in a file whose
 //! `created_by` is Sherwood's, which no tool copies.
 
-/// The key; its value is always [`DIGITS`] long.
+/// The key; its value is always eight digits long.
 pub const KEY: &str = "sherwood.crc32c";
 /// The value before it is known.
 pub const UNSEALED: &str = "00000000";

@@ -20,7 +20,7 @@ use super::read::undecodable;
 use super::segment::{SegmentHeader, list, segment_path};
 use crate::entry::Entry;
 
-/// Reads a log while it grows. See [the module](self).
+/// Reads a log while it grows (L10, L11).
 #[derive(Debug)]
 pub struct Follower {
     dir: PathBuf,
