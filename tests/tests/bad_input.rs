@@ -343,6 +343,10 @@ fn a_bad_file_does_not_stop_a_start_once_there_is_a_checkpoint() {
     wait_for("the last state in the state file", || {
         import::read_parquet(&place.file(), Some("c")).is_ok()
     });
+    // It came out by the exchange, and its reason is written after that.
+    wait_for("the bad file and its reason aside", || {
+        fs::read_dir(&rejected).is_ok_and(|entries| entries.count() == 2)
+    });
     let mut left: Vec<_> = fs::read_dir(&rejected)
         .unwrap()
         .map(|entry| entry.unwrap().path())
