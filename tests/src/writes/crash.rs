@@ -61,10 +61,11 @@ impl Crash for KillRecovery {
 pub struct PowerCut<'a>(pub &'a mut Disk);
 
 impl Crash for PowerCut<'_> {
-    fn crash(&mut self, store: &mut dyn Store, rng: &mut SmallRng) -> Result<(), String> {
+    fn crash(&mut self, store: &mut dyn Store, _: &mut SmallRng) -> Result<(), String> {
+        // A machine's processes end with its power. A store that ran on would acknowledge what is lost: an fdatasync
+        // that waits while its file system is shut down may return 0 (seen on XFS, one cut in a hundred).
+        store.freeze();
         self.0.pull_the_plug()?;
-        // The store runs on for a moment, as a machine's processes do not: it may not acknowledge any more.
-        thread::sleep(Duration::from_micros(rng.random_range(0..2_000)));
         store.kill();
         store.forget_memory();
         self.0.replug()

@@ -7,6 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use arrow_array::{Int64Array, RecordBatch, StringArray};
+use nix::sys::signal::Signal;
 use sherwood_client::import;
 use sherwood_client::locate::METADATA_FILE;
 use sherwood_client::write::{Address, Options, Outcome, Writer};
@@ -155,6 +156,14 @@ impl Store for Sherwood {
 
     fn is_alive(&mut self) -> bool {
         self.daemon.as_mut().is_some_and(Daemon::is_running)
+    }
+
+    fn freeze(&mut self) {
+        if let Some(daemon) = &mut self.daemon
+            && daemon.is_running()
+        {
+            daemon.signal(Signal::SIGSTOP);
+        }
     }
 
     fn kill(&mut self) {

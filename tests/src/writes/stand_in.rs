@@ -12,6 +12,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use super::model::Model;
@@ -264,6 +266,15 @@ impl Store for StandIn {
     fn is_alive(&mut self) -> bool {
         let child = self.child.as_mut();
         child.is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+    }
+
+    fn freeze(&mut self) {
+        if let Some(child) = &mut self.child
+            && matches!(child.try_wait(), Ok(None))
+            && let Ok(pid) = i32::try_from(child.id())
+        {
+            let _ended_just_now = kill(Pid::from_raw(pid), Signal::SIGSTOP);
+        }
     }
 
     fn kill(&mut self) {

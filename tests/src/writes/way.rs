@@ -39,6 +39,9 @@ pub trait Store: Sync {
     /// Does it run?
     fn is_alive(&mut self) -> bool;
 
+    /// Stops all its threads where they are, with SIGSTOP, if it still runs: only [`Self::kill`] comes after this.
+    fn freeze(&mut self);
+
     /// Ends it with SIGKILL if it still runs, and waits for its end.
     fn kill(&mut self);
 
