@@ -11,6 +11,6 @@ has_or_install etcd etcd-server || true
 heading "Building the peers"
 cargo build --locked --release --manifest-path benches/peers/Cargo.toml --target-dir benches/peers/target
 heading "Building ours"
-cargo build "${locked[@]}" --release -p sherwood-benches
+cargo build "${locked[@]}" --release -p sherwood-daemon -p sherwood-benches
 heading "Measuring (some minutes; leave the machine alone)"
 exec "$built/release/bench" --peers benches/peers/target/release/peers "$@"

@@ -9,7 +9,7 @@
 //! - `--large`: also what takes gigabytes and minutes.
 //! - `--only`: only these questions (`acquire`, `refresh`, `lookup`, `publish`,
 //!   `publish-all`, `wake`, `attach`, `memory`, `transact`, `bulk`, `checkpoint`,
-//!   `write-memory`), of ours and the peers' rows.
+//!   `write-memory`, `start`), of ours and the peers' rows.
 //! - `--dir`: where snapshots go: a tmpfs, `/dev/shm` unless given.
 //! - `--disk`: where states and logs go, ours and the peers': not a tmpfs, `target` unless given.
 //! - `--out`: where `bench.json` and `bench.md` go, `target` unless given.
@@ -65,10 +65,6 @@ impl Setting {
 }
 
 fn main() -> ExitCode {
-    let mut args = std::env::args().skip(1);
-    if args.next().as_deref() == Some(questions::write::DAEMON) {
-        return questions::write::daemon(args);
-    }
     match edge() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

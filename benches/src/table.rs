@@ -9,7 +9,7 @@ use crate::machine::Machine;
 use crate::row::Outcome;
 
 /// The questions, in the order of the table.
-pub const QUESTIONS: [(&str, &str); 13] = [
+pub const QUESTIONS: [(&str, &str); 14] = [
     ("floor", "Floors of this run"),
     ("acquire", "Acquire the latest value, unchanged"),
     ("refresh", "Refresh after a publish"),
@@ -26,6 +26,7 @@ pub const QUESTIONS: [(&str, &str); 13] = [
         "write-memory",
         "Memory of the daemon besides the snapshot file",
     ),
+    ("start", "A start after a crash"),
 ];
 
 const HEAD: [&str; 8] = [

@@ -69,6 +69,13 @@ pub enum Comparison {
 }
 
 impl Comparer {
+    /// Is it the base, byte for byte, that stands at the public name `path`? What cannot be read is not.
+    #[must_use]
+    pub fn stands_at(&self, path: &Path) -> bool {
+        let is_base = || self.checkpoints.is_public(&self.checkpoints.base());
+        path == self.checkpoints.public_path() && is_base().unwrap_or(false)
+    }
+
     /// Compares what was read from `path`, which was `id` before and after.
     ///
     /// # Errors
@@ -78,12 +85,10 @@ impl Comparer {
         if self.merged.as_ref() == Some(&loaded.bytes) {
             return Ok(Comparison::Known);
         }
-        let at_public_name = path == self.checkpoints.public_path();
-        let base = self.checkpoints.base();
-        let is_public = self.checkpoints.is_public(&base);
-        if at_public_name && is_public.map_err(|error| chain(&error))? {
+        if self.stands_at(path) {
             return Ok(Comparison::Known);
         }
+        let at_public_name = path == self.checkpoints.public_path();
         // Only now: a copy of our own took its owner from what it replaced.
         may_count(path, id.owner(), &self.access)?;
         if is_checkpoint(&loaded.bytes) {

@@ -99,6 +99,20 @@ pub struct Tried {
 }
 
 impl Tried {
+    /// A file that is read from now on and was `id` just now, and seen as that before at `seen_at`.
+    #[must_use]
+    pub fn of(path: &Path, id: FileId, seen_at: Option<Instant>) -> Self {
+        let at = Instant::now();
+        let seen_before = seen_at.is_some_and(|seen| at >= seen + CLOCK_SKEW_LIMIT);
+        Self {
+            path: path.to_path_buf(),
+            id,
+            at,
+            conclusive: seen_before || id.is_settled(SystemTime::now()),
+            refusal: None,
+        }
+    }
+
     /// A file that we wrote ourselves.
     #[must_use]
     pub fn ours(path: PathBuf, id: FileId) -> Self {
@@ -245,7 +259,16 @@ pub fn observe(ends: &impl Ends, request: &Request) -> Sight {
             },
         };
     }
-    match try_file(ends, &file, id, same.map(|tried| tried.at)) {
+    let seen_at = same.map(|tried| tried.at);
+    // Without reading a state to compare it with another, which takes both.
+    if request.aside.is_none() && request.comparer.stands_at(&file.path) {
+        let tried = Tried::of(&file.path, id, seen_at);
+        return match FileId::of(&file.path).is_ok_and(|after| after == id) {
+            true => Sight::Unchanged { tried: Some(tried) },
+            false => Sight::Changing { file: file.path },
+        };
+    }
+    match try_file(ends, &file, id, seen_at) {
         Attempt::Good(loaded, mut tried) => {
             match request.comparer.compare(&file.path, tried.id, &loaded) {
                 Ok(Comparison::Known) => Sight::Unchanged { tried: Some(tried) },
@@ -290,23 +313,14 @@ pub fn try_file(
     id: FileId,
     seen_at: Option<Instant>,
 ) -> Attempt {
-    let at = Instant::now();
-    let seen_before = seen_at.is_some_and(|seen| at >= seen + CLOCK_SKEW_LIMIT);
-    let conclusive = seen_before || id.is_settled(SystemTime::now());
+    let tried = Tried::of(&file.path, id, seen_at);
     let result = load(ends, file);
     if !FileId::of(&file.path).is_ok_and(|after| after == id) {
         return Attempt::Changed;
     }
-    let tried = Tried {
-        path: file.path.clone(),
-        id,
-        at,
-        conclusive,
-        refusal: result.as_ref().err().cloned(),
-    };
     match result {
         Ok(loaded) => Attempt::Good(Box::new(loaded), tried),
-        Err(what) => Attempt::Bad(tried, what),
+        Err(what) => Attempt::Bad(tried.refused(what.clone()), what),
     }
 }
 

@@ -13,7 +13,6 @@
 //! Not promised: V4 between that look and the rename. Who wipes a run directory and starts
 //! another daemon there within that moment has two; the loser ends at its next beat.
 
-use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,7 +24,7 @@ use sherwood_shared::schema::{SCHEMA_VERSION, TableId};
 use sherwood_store::checkpoint::{CheckpointError, Checkpoints, Free, Position};
 use sherwood_store::lock::{Holder, Lock, LockError, STATE_LOCK};
 use sherwood_store::log::{self as store_log, Log, LogError};
-use sherwood_store::recover::{RecoverError, Recovered, recover};
+use sherwood_store::recover::{Adopted, RecoverError, Recovered, recover};
 use sherwood_store::{Effects, Outcomes};
 use tracing::{debug, info, warn};
 
@@ -188,6 +187,8 @@ pub struct Begun<P> {
     pub checkpoint: PathBuf,
     /// Is the public file to be written again?
     pub public_is_stale: bool,
+    /// The file that the state was read from, if no checkpoint was there.
+    pub adopted: Option<Adopted>,
     /// Entries behind the newest checkpoint.
     pub replayed: u64,
 }
@@ -212,14 +213,9 @@ pub fn begin<E: Ends>(
         return Err(LocateError::Nothing { dir }.into());
     }
     if let Some(adopted) = &recovered.adopted {
-        let owner = fs::metadata(adopted)
-            .map_err(|source| LocateError::Inspect {
-                path: adopted.clone(),
-                source,
-            })?
-            .uid();
+        let owner = adopted.seen.uid();
         let (access, _) = Access::resolve(&config.access.users, &config.access.groups);
-        may_count(adopted, owner, &access).map_err(|what| StartError::Owner { what })?;
+        may_count(&adopted.path, owner, &access).map_err(|what| StartError::Owner { what })?;
     }
     tell(&recovered, &dir, is_empty);
     let cluster = recovered.cluster.clone();
@@ -283,7 +279,8 @@ pub fn begin<E: Ends>(
         is_lost: false,
         parquet_path: recovered
             .adopted
-            .clone()
+            .as_ref()
+            .map(|adopted| adopted.path.clone())
             .or_else(|| public.exists().then_some(public)),
     };
     let replayed = match &recovered.checkpoint {
@@ -316,6 +313,7 @@ pub fn begin<E: Ends>(
         position,
         checkpoint,
         public_is_stale: recovered.public_is_stale,
+        adopted: recovered.adopted,
         replayed,
     })
 }

@@ -176,6 +176,7 @@ impl<E: Ends> Service<E> {
             position,
             checkpoint,
             public_is_stale,
+            adopted,
             replayed,
         } = served::begin(ends.as_ref(), &config, None)?;
         let (access, unknown) = access_of(&config);
@@ -195,7 +196,8 @@ impl<E: Ends> Service<E> {
             replayed > 0,
             0,
         )?;
-        let looks = Looks::begin(&ends, &events, now)?;
+        let mut looks = Looks::begin(&ends, &events, now)?;
+        looks.adopted(adopted, now);
         let log_keeper = requests::start_log_keeper(&mut engine, &events, 0)?;
         let mut service = Self {
             flight: None,
@@ -434,6 +436,7 @@ impl<E: Ends> Service<E> {
             self.epoch,
         )?;
         self.looks.begin_anew();
+        self.looks.adopted(begun.adopted, Instant::now());
         self.watch = None;
         self.state_is_good();
         self.start_watch();

@@ -24,6 +24,7 @@ pub mod wake;
 pub mod write;
 mod write_bulk;
 mod write_checkpoint;
+mod write_start;
 mod write_transact;
 
 /// The column "who".
@@ -39,7 +40,7 @@ type Question = fn(&Setting, Say<'_>) -> Result<(), Failure>;
 
 /// In the order they are asked; the second name is that of other lines that a
 /// question gives.
-const ALL: [(&str, &str, Question); 11] = [
+const ALL: [(&str, &str, Question); 12] = [
     ("acquire", "acquire", acquire::ask),
     ("refresh", "refresh", refresh::ask),
     ("lookup", "lookup", lookup::ask),
@@ -51,6 +52,7 @@ const ALL: [(&str, &str, Question); 11] = [
     ("bulk", "bulk", write_bulk::ask),
     ("checkpoint", "checkpoint", write_checkpoint::ask),
     ("write-memory", "write-memory", write_checkpoint::ask_memory),
+    ("start", "start", write_start::ask),
 ];
 
 /// Asks all that were asked for. A question that fails gives a row that says

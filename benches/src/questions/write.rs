@@ -1,14 +1,13 @@
 //! Writes through a daemon's socket: what the questions about them share.
 //!
-//! The daemon is a process of its own (this program, started again with [`DAEMON`]), its state directory on
+//! The daemon is the real one, `sherwoodd` beside this program, its state directory on
 //! `--disk`, its snapshot on `--dir`. The state is a sample of tasks, whose keys are those of the peers. A
 //! transaction is one task put whole, about 130 bytes, over one that is there; the 64 writers have a connection each,
 //! as etcd's clients have, and one transaction under way each.
 
 use std::fs::{self, File};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -27,9 +26,6 @@ use crate::row;
 use crate::sample::Sample;
 use crate::{Failure, Setting};
 
-/// Hidden: this program as a daemon. The rest of its arguments are the daemon's.
-pub const DAEMON: &str = "--as-daemon";
-
 /// The peers' question, and ours.
 pub const QUESTION: &str = "transact";
 
@@ -42,14 +38,9 @@ const TIMES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_
 /// Longer than a start takes.
 const READY: Duration = Duration::from_secs(60);
 
-/// The daemon's side.
-pub fn daemon(args: impl Iterator<Item = String>) -> ExitCode {
-    sherwood_daemon::run(std::iter::once("sherwoodd".into()).chain(args.map(Into::into)))
-}
-
 /// A daemon that serves a sample of tasks; killed when dropped.
 pub struct Served {
-    child: Child,
+    child: Option<Child>,
     run: TempDir,
     disk: TempDir,
     /// How long the start took, to the first connection.
@@ -59,30 +50,52 @@ pub struct Served {
 impl Served {
     /// Starts one on `rows` tasks.
     pub fn new(setting: &Setting, rows: u64) -> Result<Self, Failure> {
+        let mut served = Self::stopped(setting)?;
+        let sample = Sample::tasks(rows)?;
+        let path = served.state_dir().join("state_bench.parquet");
+        import::write_parquet_atomic(sample.state(), &path)?;
+        drop(sample);
+        served.restart()?;
+        Ok(served)
+    }
+
+    /// One that does not run, on an empty directory.
+    pub fn stopped(setting: &Setting) -> Result<Self, Failure> {
         let made = |parent: &Path| {
             let mut builder = tempfile::Builder::new();
             builder.prefix("sherwood-bench-").tempdir_in(parent)
         };
         let (run, disk) = (made(&setting.dir)?, made(&setting.disk)?);
         fs::create_dir(disk.path().join("state"))?;
-        let sample = Sample::tasks(rows)?;
-        let path = disk.path().join("state/state_bench.parquet");
-        import::write_parquet_atomic(sample.state(), &path)?;
-        drop(sample);
-        let (child, started_in) = start(disk.path(), run.path())?;
         Ok(Self {
-            child,
+            child: None,
             run,
             disk,
-            started_in,
+            started_in: Duration::ZERO,
         })
     }
 
-    /// Kills it and starts it again.
-    pub fn restart(&mut self) -> Result<(), Failure> {
+    /// Kills it, if it runs, and starts it. Gives the most memory that it took until the second after its start.
+    pub fn restart(&mut self) -> Result<u64, Failure> {
         end(&mut self.child);
-        (self.child, self.started_in) = start(self.disk.path(), self.run.path())?;
-        Ok(())
+        let begun = Instant::now();
+        let address = self.address();
+        let child = self.child.insert(spawn(self.disk.path(), self.run.path())?);
+        let (mut most, mut served) = (0, None);
+        while served.is_none_or(|at| begun.elapsed() < at + Duration::from_secs(1)) {
+            most = most.max(memory(child.id()).unwrap_or(0));
+            if served.is_none() && Writer::connect_with(address.clone(), Options::default()).is_ok()
+            {
+                served = Some(begun.elapsed());
+            }
+            if child.try_wait()?.is_some() || begun.elapsed() > READY {
+                let said = fs::read_to_string(self.disk.path().join("log"))?;
+                return Err(format!("the daemon does not serve: {said}").into());
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        self.started_in = served.unwrap_or_default();
+        Ok(most)
     }
 
     /// Its state directory.
@@ -106,13 +119,7 @@ impl Served {
 
     /// Bytes of memory that are its own: not the snapshot file, which is a tmpfs's.
     pub fn memory(&self) -> Result<u64, Failure> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let kib = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-            line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()
-        };
-        let anonymous = kib("RssAnon:").ok_or("the kernel does not say RssAnon")?;
-        Ok((anonymous + kib("RssFile:").unwrap_or(0)) << 10)
+        memory(self.child.as_ref().map_or(0, Child::id))
     }
 
     /// Puts random tasks of the first `rows` from `writers` connections at once, until `enough` of the count and the time.
@@ -171,33 +178,37 @@ impl Drop for Served {
     }
 }
 
-fn start(disk: &Path, run: &Path) -> Result<(Child, Duration), Failure> {
-    let begun = Instant::now();
-    let log = disk.join("log");
-    let mut child = Command::new(std::env::current_exe()?)
-        .arg0("sherwoodd")
-        .arg(DAEMON)
+fn spawn(disk: &Path, run: &Path) -> Result<Child, Failure> {
+    let daemon = std::env::current_exe()?.with_file_name("sherwoodd");
+    let spawned = Command::new(&daemon)
         .arg("--state-dir")
         .arg(disk.join("state"))
         .arg("--run-dir")
         .arg(run.join("run"))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .stderr(File::create(&log)?)
-        .spawn()?;
-    let address = Address::Socket(run.join("run/bench.sock"));
-    while Writer::connect_with(address.clone(), Options::default()).is_err() {
-        if child.try_wait()?.is_some() || begun.elapsed() > READY {
-            end(&mut child);
-            let said = fs::read_to_string(log)?;
-            return Err(format!("the daemon does not serve: {said}").into());
-        }
-        thread::sleep(Duration::from_millis(2));
-    }
-    Ok((child, begun.elapsed()))
+        .stderr(File::create(disk.join("log"))?)
+        .spawn();
+    spawned.map_err(|error| {
+        format!("{daemon:?}: {error}: build it with `cargo build --release`").into()
+    })
 }
 
-fn end(child: &mut Child) {
+/// Bytes of memory that are a process's own: not the snapshot file, which is a tmpfs's.
+fn memory(pid: u32) -> Result<u64, Failure> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let kib = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()
+    };
+    let anonymous = kib("RssAnon:").ok_or("the kernel does not say RssAnon")?;
+    Ok((anonymous + kib("RssFile:").unwrap_or(0)) << 10)
+}
+
+fn end(child: &mut Option<Child>) {
+    let Some(mut child) = child.take() else {
+        return;
+    };
     let pid = i32::try_from(child.id()).map(Pid::from_raw);
     // It may have ended already.
     let _ = pid.map(|pid| kill(pid, Signal::SIGKILL));

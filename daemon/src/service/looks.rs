@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use sherwood_store::merge::Diff;
+use sherwood_store::recover::Adopted;
 use tracing::{debug, error, info, warn};
 
 use super::{Event, RETRY_INTERVAL, Requests, Service, StartError, part};
@@ -128,6 +129,15 @@ impl Looks {
         self.base_due = None;
         self.known = Known::Nothing;
         self.aside.clear();
+    }
+
+    /// What stood there at the start is the state, and need not be read again.
+    pub(super) fn adopted(&mut self, adopted: Option<Adopted>, now: Instant) {
+        if let Some(Adopted { path, seen }) = adopted {
+            let id = FileId::from(&seen);
+            self.tried = Some(Tried::of(&path, id, None));
+            self.known = Known::Merged(id, now);
+        }
     }
 
     pub(super) fn poll_at(&mut self, now: Instant) {

@@ -146,7 +146,7 @@ impl<'a> Changes<'a> {
         if alignment.is_nothing() && !self.columns.widened {
             return Ok(None);
         }
-        let columns = old.columns().iter().map(Some).map(|column| column.cloned());
+        let columns = old.columns().iter().cloned().map(Some).collect();
         let sources = |column: usize| {
             let upserts = self.upserts.iter();
             let sources = upserts.map(|upsert| Some(upsert.rows.column(upsert.at[column]?)));
@@ -264,22 +264,27 @@ impl Columns {
         }
     }
 
-    /// The merged rows. `old` gives the old columns one by one, so that who owns them can let go
-    /// of each; `sources(column)` the changed values; `cell(of, number)` where the change with
+    /// The merged rows. `old` are the old columns, each of them let go as soon as the new one is made, the largest first: so
+    /// there is hardly more than the old table at any time. `sources(column)` the changed values; `cell(of, number)` where the change with
     /// this number has its value, by the numbers `of` the sources; `renews`: some change gives
     /// values to columns that have no source.
     pub(super) fn merge(
         &self,
         schema: &SchemaRef,
-        mut old: impl Iterator<Item = Option<ArrayRef>>,
+        mut old: Vec<Option<ArrayRef>>,
         alignment: &Alignment,
         renews: bool,
         sources: impl Fn(usize) -> Vec<Option<ArrayRef>>,
         cell: impl Fn(&[Option<u32>], usize) -> Cell,
     ) -> Result<RecordBatch, ApplyError> {
-        let mut columns = Vec::with_capacity(self.fields.len());
-        for (number, field) in self.fields.iter().enumerate() {
-            let old = old.next().flatten();
+        old.resize(self.fields.len(), None);
+        let mut order: Vec<usize> = (0..self.fields.len()).collect();
+        let size =
+            |column: &Option<ArrayRef>| column.as_ref().map_or(0, |c| c.get_array_memory_size());
+        order.sort_by_cached_key(|&number| std::cmp::Reverse(size(&old[number])));
+        let mut made: Vec<Option<ArrayRef>> = vec![None; self.fields.len()];
+        for number in order {
+            let (old, field) = (old[number].take(), &self.fields[number]);
             let of_changes = sources(number);
             // The keys of rows that stay are equal, whoever brings them.
             let untouched = number == 0 || !renews && of_changes.iter().all(Option::is_none);
@@ -287,7 +292,7 @@ impl Columns {
                 && untouched
                 && alignment.is_in_place()
             {
-                columns.push(ArrayRef::clone(old));
+                made[number] = Some(ArrayRef::clone(old));
                 continue;
             }
             let old_source = old.is_some().then_some(0);
@@ -301,8 +306,9 @@ impl Columns {
             }
             let runs = alignment.runs(old_source, |change| cell(&of, change));
             let gathered = gather(field.data_type(), &arrays, &runs);
-            columns.push(gathered.map_err(|source| self.failed(number, source))?);
+            made[number] = Some(gathered.map_err(|source| self.failed(number, source))?);
         }
+        let columns = made.into_iter().flatten().collect();
         let options = RecordBatchOptions::new().with_row_count(Some(alignment.rows()));
         RecordBatch::try_new_with_options(SchemaRef::clone(schema), columns, &options)
             .map_err(|source| self.failed(0, source))

@@ -19,7 +19,7 @@ use super::{ApplyError, check_cluster};
 use crate::entry::{Effects, TableEffects};
 
 /// Batches of one column set that are put together when there are so many.
-const PENDING: usize = if cfg!(test) { 16 } else { 4096 };
+const PENDING: usize = if cfg!(test) { 16 } else { 512 };
 /// Rows of one column set that may be out of date, beside as many as are not.
 const SLACK: u32 = if cfg!(test) { 64 } else { 1 << 16 };
 const NONE: u32 = u32::MAX;
@@ -277,7 +277,7 @@ impl FoldedTable {
             }
             if slot.fresh { Cell::Null } else { Cell::Keep }
         };
-        let old = old.into_iter().map(Some).chain(std::iter::repeat(None));
+        let old = old.into_iter().map(Some).collect();
         let renews = slots.iter().any(|slot| slot.fresh);
         let merged = columns.merge(&columns.schema(), old, &alignment, renews, sources, cell);
         if let Some((column, source)) = failed.take() {

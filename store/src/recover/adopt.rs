@@ -11,7 +11,7 @@ use sherwood_client::import::{ImportError, read_parquet};
 use sherwood_client::locate::{ClusterId, LocateError, StateDir};
 use sherwood_shared::state::{State, StateError};
 
-use super::{RecoverError, Recovered};
+use super::{Adopted, RecoverError, Recovered};
 use crate::checkpoint::Position;
 
 /// How often a file is read again that changed under its reading.
@@ -31,10 +31,10 @@ pub(super) fn adopt(dir: &StateDir, wanted: Option<&ClusterId>) -> Result<Recove
             (Err(error), _) => return Err(error.into()),
         };
         let path = file.path;
-        let before = look(&path)?;
+        let seen = look(&path)?;
         let expected = file.expected_cluster.as_ref();
         let read = read_parquet(&path, expected.map(ClusterId::as_str));
-        if look(&path)? != before {
+        if identity(&look(&path)?) != identity(&seen) {
             // A writer at work: the next turn finds what it left. Not endlessly many.
             thread::sleep(QUIET);
             continue;
@@ -69,7 +69,7 @@ pub(super) fn adopt(dir: &StateDir, wanted: Option<&ClusterId>) -> Result<Recove
             cluster,
             position: Position::default(),
             checkpoint: None,
-            adopted: Some(path),
+            adopted: Some(Adopted { path, seen }),
             foreign: None,
             torn: None,
             warnings: Vec::new(),
@@ -103,13 +103,16 @@ fn empty(dir: &StateDir, cluster: &ClusterId) -> Result<Recovered, RecoverError>
     })
 }
 
-/// What changes with a file's content, as far as its inode tells.
-fn look(path: &Path) -> Result<[i64; 7], RecoverError> {
-    let found = fs::metadata(path).map_err(|source: io::Error| RecoverError::Read {
+fn look(path: &Path) -> Result<fs::Metadata, RecoverError> {
+    fs::metadata(path).map_err(|source: io::Error| RecoverError::Read {
         path: path.to_owned(),
         source,
-    })?;
-    Ok([
+    })
+}
+
+/// What changes with a file's content, as far as its inode tells.
+fn identity(found: &fs::Metadata) -> [i64; 7] {
+    [
         found.dev().cast_signed(),
         found.ino().cast_signed(),
         found.size().cast_signed(),
@@ -117,5 +120,5 @@ fn look(path: &Path) -> Result<[i64; 7], RecoverError> {
         found.mtime_nsec(),
         found.ctime(),
         found.ctime_nsec(),
-    ])
+    ]
 }

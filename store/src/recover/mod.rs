@@ -60,7 +60,7 @@ pub struct Recovered {
     pub checkpoint: Option<Listed>,
     /// B4: the file that the state was read from, if there was no private checkpoint. It stands at the public name, or at another that
     /// the metadata names.
-    pub adopted: Option<PathBuf>,
+    pub adopted: Option<Adopted>,
     /// Another program's file at the public name, to be merged once the daemon serves.
     pub foreign: Option<PathBuf>,
     /// Does the public file have to be written again? It is missing, or was a checkpoint before this one.
@@ -71,6 +71,15 @@ pub struct Recovered {
     pub warnings: Vec<String>,
     /// Private checkpoints that are newer and not good: for [`Checkpoints::set_damaged_aside`], once the state is served.
     pub damaged: Vec<PathBuf>,
+}
+
+/// A file that a state was read from, and that did not change meanwhile.
+#[derive(Clone, Debug)]
+pub struct Adopted {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What its inode said before and after.
+    pub seen: fs::Metadata,
 }
 
 /// The state in `dir`, of the cluster `wanted` where one is named.

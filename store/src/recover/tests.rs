@@ -206,7 +206,7 @@ fn recovery_after_any_prefix_of_the_log_is_the_state_that_the_entries_made_one_b
                 (
                     recovered.warnings.len(),
                     recovered.foreign,
-                    recovered.adopted
+                    recovered.adopted.map(|adopted| adopted.path)
                 ),
                 (0, None, None)
             );
@@ -376,7 +376,11 @@ fn a_directory_without_checkpoints_is_adopted_as_other_programs_left_it() {
         let adopted = recover(&dir, wanted).unwrap();
         assert_eq!(adopted.state, state);
         assert_eq!(
-            (adopted.adopted, adopted.cluster, adopted.public_is_stale),
+            (
+                adopted.adopted.map(|adopted| adopted.path),
+                adopted.cluster,
+                adopted.public_is_stale
+            ),
             (
                 Some(dir.path().join("state_c.parquet")),
                 cluster.clone(),
