@@ -1,8 +1,8 @@
 //! What a transaction costs the engine: judged, staged, logged, synced, published and answered, without a socket.
 //!
-//!     cargo run --release -p sherwood-daemon --example engine_speed -- [DIRECTORY [TASKS...]]
+//!     cargo run --release -p sherwood-daemon --example engine_speed -- [DIRECTORY [TASKS...] [OPERATION...]]
 //!
-//! Requests come in groups of 1 and of 64, as from 64 clients that each wait for their answer. Prints transactions per
+//! Requests come in groups of 1 and of 32, as from 64 clients that each wait for their answer. Prints transactions per
 //! second and CPU microseconds per transaction of the engine's thread, with a log that syncs and with one that does not;
 //! for the former also how that compares with one bare fdatasync for each transaction, measured in between.
 
@@ -30,13 +30,23 @@ use sherwood_store::Outcomes;
 use sherwood_store::log::faults::NoSync;
 use sherwood_store::log::{Log, Options};
 
+/// As in the daemon.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 type RealEngine = Engine<Publisher, Log, Outcomes>;
 
 fn main() -> Outcome<()> {
     let mut args = std::env::args().skip(1);
     let dir = args.next().map_or_else(std::env::temp_dir, PathBuf::from);
-    let mut sizes: Vec<usize> = args.map(|arg| arg.parse()).collect::<Result<_, _>>()?;
+    let (mut sizes, mut only) = (Vec::new(), Vec::new());
+    for arg in args {
+        match arg.parse::<usize>() {
+            Ok(size) => sizes.push(size),
+            Err(_) => only.push(arg),
+        }
+    }
     if sizes.is_empty() {
         sizes = vec![10_000, 1_000_000];
     }
@@ -49,7 +59,10 @@ fn main() -> Outcome<()> {
             ("patch", patch),
             ("claim", claim),
         ] {
-            for group in [1, 64] {
+            if !only.is_empty() && !only.iter().any(|only| only == name) {
+                continue;
+            }
+            for group in [1, 32] {
                 for synced in [false, true] {
                     let measured = measure(&dir, &state, tasks, request, group, synced);
                     fs::remove_dir_all(&dir)?;

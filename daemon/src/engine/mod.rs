@@ -54,6 +54,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
+use arrow_array::RecordBatch;
 use sherwood_client::{ReadError, Snapshot};
 use sherwood_shared::pause;
 use sherwood_shared::transaction::Answer;
@@ -75,6 +76,8 @@ pub struct Engine<P, J, R> {
     outcomes: R,
     clock: Clock,
     layouts: Option<Layouts>,
+    /// The cluster\'s row, and the generation that has it: decoded from the snapshot it costs more than a look-up.
+    cluster: Option<(u64, RecordBatch)>,
     /// Of the published state, once somebody claimed (P2).
     pending: Option<Pending>,
     /// Requests that are tried as one piece: fewer after one that was halved (N4), and then more again.
@@ -151,6 +154,7 @@ impl<P: Stage, J: Journal, R: Remember> Engine<P, J, R> {
             outcomes,
             clock,
             layouts: None,
+            cluster: None,
             pending: None,
             most: usize::MAX,
             broken: None,
@@ -350,8 +354,12 @@ impl<P: Stage, J: Journal, R: Remember> Engine<P, J, R> {
     fn check(&mut self, piece: &[Submission], now_ms: i64) -> Result<Checked, ReadError> {
         let snapshot: Snapshot = self.publisher.snapshot()?;
         let generation = self.publisher.generation();
-        let layouts = Layouts::of(&snapshot, self.layouts.as_ref())?;
-        let cluster = snapshot.cluster()?;
+        let cluster = match self.cluster.take() {
+            Some((at, cluster)) if at == generation => cluster,
+            _ => snapshot.cluster()?,
+        };
+        debug_assert_eq!(Some(&cluster), snapshot.cluster().ok().as_ref());
+        let layouts = Layouts::of(&snapshot, &cluster, self.layouts.as_ref())?;
         let mut judged = self.look_up(piece);
         if let Some(pending) = &mut self.pending {
             pending.begin();
@@ -408,6 +416,7 @@ impl<P: Stage, J: Journal, R: Remember> Engine<P, J, R> {
             }
         }
         self.layouts = Some(layouts);
+        self.cluster = Some((generation, cluster));
         Ok(Checked { judged, effects })
     }
 
@@ -460,6 +469,9 @@ impl<P: Stage, J: Journal, R: Remember> Engine<P, J, R> {
         pause::at("commit: logged, not visible");
         if let Some(staged) = staged {
             self.publisher.commit(staged);
+            let before = self.cluster.take().map(|(_, cluster)| cluster);
+            let cluster = entry.effects.cluster.clone().or(before);
+            self.cluster = cluster.map(|cluster| (generation, cluster));
         }
         pause::at("commit: visible, not answered");
         if !entry.outcomes.is_empty() {

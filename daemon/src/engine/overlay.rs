@@ -31,10 +31,14 @@ pub(super) struct Layouts {
 }
 
 impl Layouts {
-    /// Of a snapshot; what is as before is shared.
-    pub(super) fn of(snapshot: &Snapshot, old: Option<&Layouts>) -> Result<Self, ReadError> {
+    /// Of a snapshot and its cluster's row; what is as before is shared.
+    pub(super) fn of(
+        snapshot: &Snapshot,
+        cluster: &RecordBatch,
+        old: Option<&Layouts>,
+    ) -> Result<Self, ReadError> {
         let of = |id| Layout::of_table(snapshot, id, old.map(|old| &old.tables[id as usize]));
-        let cluster = snapshot.cluster()?.schema();
+        let cluster = cluster.schema();
         Ok(Self {
             cluster: match old.filter(|old| *old.cluster.schema() == cluster) {
                 Some(old) => Arc::clone(&old.cluster),

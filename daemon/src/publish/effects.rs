@@ -234,10 +234,15 @@ impl Merging<'_> {
 
     fn splice(&mut self, old: Range<usize>, rows: &RecordBatch) {
         self.done = old.end;
-        let pieces = cut(rows, self.chunk_bytes).into_iter();
-        let new = pieces
-            .map(|piece| rows.slice(piece.start, piece.len()))
-            .collect();
+        let pieces = cut(rows, self.chunk_bytes);
+        let new = match pieces.as_slice() {
+            // A slice of all rows would count its nulls anew.
+            [_all] => vec![rows.clone()],
+            pieces => pieces
+                .iter()
+                .map(|piece| rows.slice(piece.start, piece.len()))
+                .collect(),
+        };
         self.ready.push_back(Splice { old, new });
     }
 

@@ -14,6 +14,7 @@ mod edit;
 mod effects;
 mod error;
 mod file;
+mod sizes;
 mod space;
 mod staged;
 mod tables;
@@ -29,7 +30,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use sherwood_client::{Handle, ReadError, Reader, Snapshot};
 use sherwood_shared::file::FileId;
 use sherwood_shared::layout::{Constants, DATA_START};
-use sherwood_shared::schema::TableId;
 use sherwood_shared::state::State;
 use sherwood_store::Effects;
 
@@ -40,23 +40,19 @@ use change::Change;
 use cut::body_bytes;
 use edit::Edit;
 use file::Aside;
+use sizes::{ROWS_PER_REGION, sizes, sizes_for};
 use space::Space;
 use staged::Pending;
 use tables::TableMap;
 use waker::Waker;
 use writer::{How, Writer, Written};
 
-/// Above this, chunks are twice as large and regions four times (F4, F7).
-const LARGE_STATE_BYTES: u64 = 1 << 30;
-const MIDDLE_STATE_BYTES: u64 = 64 << 20;
 /// Free regions kept ready (W2): the two that chunks never take, and one that a publish
 /// may open. With fewer the file grows on the hot path each time a region is full.
 const SPARE_REGIONS: u64 = 3;
 /// Generations that a publish may spend on making room, in its file or by a new one: fewer than
 /// are reserved for a call (G1).
 const EXTRA_GENERATIONS: usize = 5;
-/// Regions are at least this many times the largest row.
-const ROWS_PER_REGION: u64 = 4;
 
 /// What a publisher needs to know.
 #[derive(Clone, Debug)]
@@ -487,54 +483,4 @@ impl Publisher {
 #[must_use]
 pub fn chunk_body_bytes(rows: &arrow_array::RecordBatch) -> usize {
     body_bytes(rows, 0, rows.num_rows())
-}
-
-/// Region and chunk size for a state (F4, F7).
-fn sizes(options: &Options, state: &State) -> (u64, usize) {
-    let total: u64 = TableId::ALL
-        .map(|id| chunk_body_bytes(state.table(id)) as u64)
-        .iter()
-        .sum();
-    let region_bytes = region_bytes(options, total);
-    // The root holds the cluster's row, and twice the first key of each part.
-    let largest = TableId::ALL.map(|id| largest_row(state, id, region_bytes / ROWS_PER_REGION));
-    let largest = largest.into_iter().max().unwrap_or(0);
-    let largest = largest.max(chunk_body_bytes(&state.cluster) as u64 * 2);
-    sizes_for(options, total, largest)
-}
-
-fn region_bytes(options: &Options, total: u64) -> u64 {
-    let by_size = if total > MIDDLE_STATE_BYTES {
-        16 << 20
-    } else {
-        4 << 20
-    };
-    options.region_bytes.unwrap_or(by_size)
-}
-
-/// The same by the bytes of all chunks and of the largest row.
-fn sizes_for(options: &Options, total: u64, largest: u64) -> (u64, usize) {
-    let region_bytes = region_bytes(options, total);
-    let enough = (largest * ROWS_PER_REGION).max(4096);
-    let region_bytes = region_bytes.max(enough).next_power_of_two();
-    let by_size = if total > LARGE_STATE_BYTES {
-        256 << 10
-    } else {
-        128 << 10
-    };
-    let most = usize::try_from(region_bytes / ROWS_PER_REGION).unwrap_or(usize::MAX);
-    (
-        region_bytes,
-        options.chunk_bytes.unwrap_or(by_size).min(most),
-    )
-}
-
-/// Bytes of the largest row, if any is larger than `fits`; else 0.
-fn largest_row(state: &State, id: TableId, fits: u64) -> u64 {
-    let rows = state.table(id);
-    let fits = usize::try_from(fits).unwrap_or(usize::MAX);
-    let pieces = cut::cut(rows, fits);
-    let single = pieces.iter().filter(|piece| piece.len() == 1);
-    let bytes = single.map(|piece| body_bytes(rows, piece.start, 1));
-    bytes.max().filter(|&bytes| bytes > fits).unwrap_or(0) as u64
 }

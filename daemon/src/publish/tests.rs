@@ -10,6 +10,7 @@ use parquet::file::metadata::ParquetMetaDataReader;
 use proptest::prelude::*;
 use sherwood_client::Reader;
 use sherwood_client::import::to_parquet_bytes;
+use sherwood_shared::schema::TableId;
 use sherwood_store::{TableEffects, apply};
 
 use super::space::Fault;

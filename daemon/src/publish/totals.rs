@@ -181,6 +181,13 @@ fn width(data_type: &DataType) -> u64 {
 /// The parts of `ranges` that are not null.
 fn without_nulls(nulls: &NullBuffer, ranges: &[Range<usize>]) -> Vec<Range<usize>> {
     let mut valid = Vec::new();
+    if nulls.null_count() == nulls.len() {
+        return valid;
+    }
+    if ranges == [0..nulls.len()] {
+        valid.extend(nulls.valid_slices().map(|(start, end)| start..end));
+        return valid;
+    }
     for rows in ranges {
         let within = nulls.slice(rows.start, rows.len());
         let runs = within.valid_slices();

@@ -20,6 +20,7 @@ use super::change::Splice;
 use super::clean;
 use super::edit::{Edit, TableEdit};
 use super::error::PublishError;
+use super::sizes;
 use super::space::{Space, Stream};
 use super::tables::{Part, Placed, TableMap, most_chunks};
 use super::totals::{self, Totals};
@@ -43,6 +44,7 @@ pub(super) struct Writer {
     cluster: RecordBatch,
     generation: u64,
     chunk_bytes: usize,
+    options: Options,
     state_dir: FileId,
     /// Bytes that the last root took: where the next one is looked for room for.
     root_bytes: u64,
@@ -66,6 +68,7 @@ impl Writer {
             cluster: RecordBatch::new_empty(sherwood_shared::schema::cluster_schema()),
             generation: 0,
             chunk_bytes,
+            options: options.clone(),
             state_dir: FileId { device, inode },
             root_bytes: 4096,
             bytes: Vec::new(),
@@ -142,6 +145,9 @@ impl Writer {
         self.tables = written.tables;
         self.totals = written.totals;
         self.cluster = written.cluster;
+        // What the next publish cuts; what is cut already stays.
+        let (region_bytes, total) = (self.space.constants().region_bytes, self.space.live_bytes());
+        self.chunk_bytes = sizes::chunk_bytes(&self.options, region_bytes, total);
         written.published
     }
 
