@@ -24,6 +24,7 @@ pub mod wake;
 pub mod write;
 mod write_bulk;
 mod write_checkpoint;
+mod write_engine;
 mod write_start;
 mod write_transact;
 
@@ -40,7 +41,7 @@ type Question = fn(&Setting, Say<'_>) -> Result<(), Failure>;
 
 /// In the order they are asked; the second name is that of other lines that a
 /// question gives.
-const ALL: [(&str, &str, Question); 12] = [
+const ALL: [(&str, &str, Question); 13] = [
     ("acquire", "acquire", acquire::ask),
     ("refresh", "refresh", refresh::ask),
     ("lookup", "lookup", lookup::ask),
@@ -49,6 +50,7 @@ const ALL: [(&str, &str, Question); 12] = [
     ("attach", "attach", attach::ask),
     ("memory", "memory", memory::ask),
     ("transact", "transact", write_transact::ask),
+    ("transact", "transact", write_engine::ask),
     ("bulk", "bulk", write_bulk::ask),
     ("checkpoint", "checkpoint", write_checkpoint::ask),
     ("write-memory", "write-memory", write_checkpoint::ask_memory),

@@ -29,6 +29,9 @@ use crate::{Failure, Setting};
 /// The peers' question, and ours.
 pub const QUESTION: &str = "transact";
 
+/// The floor that a rate stands beside: one log, whose syncs come one after the other.
+pub const ONE_SYNC_RATE: &str = "fdatasync of a 512-byte overwrite, 1 thread";
+
 /// Writers at once.
 pub const MANY: usize = 64;
 
