@@ -18,9 +18,11 @@
 //! |---|---|
 //! | `requests` | groups of requests, and what follows a commit |
 //! | `looks` | foreign files: looking, merging, refusing |
+//! | `aside` | those that were moved aside |
 //! | `changes` | the log, as watchers read it |
 //! | `files` | checkpoints and metadata: when, and what came of them |
 
+mod aside;
 mod changes;
 mod files;
 mod looks;
@@ -49,6 +51,7 @@ use crate::served::{self, Before, Begun, ServeError, ServedEngine, StartError};
 use crate::systemd;
 use crate::watch::{Hint, SAFETY_INTERVAL, Watch};
 
+use aside::left_aside;
 use files::Files;
 use looks::Looks;
 
@@ -177,6 +180,7 @@ impl<E: Ends> Service<E> {
             checkpoint,
             public_is_stale,
             replayed,
+            merged,
         } = served::begin(ends.as_ref(), &config, None)?;
         let (access, unknown) = access_of(&config);
         unknown.iter().for_each(|what| warn!("{what}"));
@@ -195,7 +199,8 @@ impl<E: Ends> Service<E> {
             replayed > 0,
             0,
         )?;
-        let looks = Looks::begin(&ends, &events, now)?;
+        let left = left_aside(checkpoints.public_path(), now);
+        let looks = Looks::begin(&ends, &events, (merged, left), now)?;
         let log_keeper = requests::start_log_keeper(&mut engine, &events, 0)?;
         let mut service = Self {
             flight: None,
@@ -433,7 +438,9 @@ impl<E: Ends> Service<E> {
             replayed,
             self.epoch,
         )?;
-        self.looks.begin_anew();
+        let now = Instant::now();
+        let left = left_aside(self.checkpoints.public_path(), now);
+        self.looks.begin_anew((begun.merged, left), now);
         self.watch = None;
         self.state_is_good();
         self.start_watch();
