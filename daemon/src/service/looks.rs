@@ -16,7 +16,7 @@ use crate::ends::Ends;
 use crate::engine::Stage;
 use crate::foreign::{Comparer, Content, aside_id, merge_id};
 use crate::observe::{FileId, Request, Sight, Tried, observe};
-use crate::scribe::{Job, Known};
+use crate::scribe::Known;
 use crate::served::micros;
 use crate::watch::{Hint, Settle};
 
@@ -160,6 +160,11 @@ impl Looks {
             true => self.merged = None,
             false => self.base_due = Some(now + RETRY_INTERVAL),
         }
+    }
+
+    /// Is a foreign file being made the base at this moment?
+    pub(super) fn is_base_asked(&self) -> bool {
+        self.bases_asked > 0
     }
 }
 
@@ -373,7 +378,7 @@ impl<E: Ends> Service<E> {
     fn ask_for_base(&mut self) {
         self.looks.base_due = None;
         if let Some(merged) = &self.looks.merged
-            && self.files.ask(Job::Base(merged.clone()))
+            && self.files.set_base(merged.clone())
         {
             self.looks.bases_asked += 1;
         }

@@ -92,7 +92,7 @@ fn died_before_the_base(blocked: &[&str]) -> Case {
 }
 
 /// The base's file of a foreign state, until it has its name.
-const BASE: &str = "base.parquet.tmp";
+const BASE: &str = "base.parquet.foreign.tmp";
 /// Its copy, before the entry is logged.
 const COPY: &str = "merging.tmp";
 
