@@ -21,12 +21,14 @@
 //! | `aside` | those that were moved aside |
 //! | `changes` | the log, as watchers read it |
 //! | `files` | checkpoints and metadata: when, and what came of them |
+//! | `successor` | another directory in the place of the one that is served |
 
 mod aside;
 mod changes;
 mod files;
 mod looks;
 mod requests;
+mod successor;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
@@ -47,13 +49,14 @@ use crate::log::{LevelHandle, Trouble, chain};
 use crate::log_keeper::{Chore, Kept};
 use crate::observe::Sight;
 use crate::scribe::Report;
-use crate::served::{self, Before, Begun, ServeError, ServedEngine, StartError};
+use crate::served::{self, Begun, ServeError, ServedEngine, StartError};
 use crate::systemd;
 use crate::watch::{Hint, SAFETY_INTERVAL, Watch};
 
 use aside::left_aside;
 use files::Files;
 use looks::Looks;
+use successor::Refused;
 
 /// Readers age the publisher's beat; they expect one a second.
 const BEAT_INTERVAL: Duration = Duration::from_secs(1);
@@ -121,6 +124,8 @@ pub struct Service<E: Ends> {
     blind: bool,
     looks: Looks,
     files: Files,
+    /// A directory in the place of ours that could not be served.
+    refused_successor: Option<Refused>,
     next_beat: Instant,
     troubles: Troubles,
     health: Health,
@@ -222,6 +227,7 @@ impl<E: Ends> Service<E> {
             blind: true,
             looks,
             files,
+            refused_successor: None,
             next_beat: now + BEAT_INTERVAL,
             troubles: Troubles::default(),
             health: Health::default(),
@@ -404,57 +410,6 @@ impl<E: Ends> Service<E> {
         Ok(())
     }
 
-    /// Another directory stands where ours stood: serve that one, if it is good, under the name
-    /// the readers know. Until then the old one's snapshot stays.
-    fn move_to_successor(&mut self) -> Result<(), StartError> {
-        let before: Before = self.engine.publisher().before();
-        let begun = match served::begin(self.ends.as_ref(), &self.config, Some(before)) {
-            Ok(begun) => begun,
-            Err(error) => {
-                let text = format!(
-                    "the state directory was replaced by another, which is not served: {}",
-                    chain(&error)
-                );
-                self.refuse(&text);
-                return Ok(());
-            }
-        };
-        warn!(
-            state_dir = %self.config.state_dir.display(),
-            "the state directory was replaced by another; that one is served now"
-        );
-        let replayed = begun.replayed > 0;
-        self.epoch += 1;
-        self.engine = begun.engine;
-        self.checkpoints = begun.checkpoints;
-        self.log_keeper = requests::start_log_keeper(&mut self.engine, &self.events, self.epoch)?;
-        self.is_segment_asked = true;
-        self.files = Files::begin(
-            &mut self.engine,
-            &self.checkpoints,
-            &self.events,
-            begun.checkpoint,
-            begun.public_is_stale,
-            replayed,
-            self.epoch,
-        )?;
-        let now = Instant::now();
-        let left = left_aside(self.checkpoints.public_path(), now);
-        self.looks.begin_anew((begun.merged, left), now);
-        self.watch = None;
-        self.state_is_good();
-        self.start_watch();
-        // Watchers follow the new directory's log, and find that it does not reach back to what they saw.
-        self.announced.send_replace(Announced {
-            sequence: begun.position.sequence,
-            generation: self.engine.publisher().generation(),
-        });
-        self.flight = None;
-        self.open_socket()?;
-        self.look();
-        Ok(())
-    }
-
     /// Starts the watch, if the directory that is served is there to be watched.
     fn start_watch(&mut self) {
         let dir = self.engine.publisher().dir().path().to_path_buf();
@@ -524,6 +479,7 @@ impl<E: Ends> Service<E> {
             ),
         }
         self.looks.forget();
+        self.refused_successor = None;
         self.troubles.state.is_over();
         if !self.watch.as_ref().is_some_and(Watch::has_inotify) {
             self.watch = None;
