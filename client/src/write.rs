@@ -23,15 +23,15 @@
 //!
 //! The rules, by name:
 //!
-//! - **C1** Every request has an id, made here if the caller gave none. The daemon applies an id once, so a
+//! - **CW1** Every request has an id, made here if the caller gave none. The daemon applies an id once, so a
 //!   request is sent again, with the same id, whenever a connection breaks before its answer came.
-//! - **C2** `Ok(Outcome::Done)`: durable, and visible to every reader of the host; a
+//! - **CW2** `Ok(Outcome::Done)`: durable, and visible to every reader of the host; a
 //!   [`Handle::latest`](crate::Handle::latest) after it sees that generation. `Ok(Outcome::Refused)`: nothing of it
 //!   was applied. `Ok(Outcome::Unknown)`: it may have been; only this one has to be asked again.
-//! - **C3** `Err`: nothing was applied, because nothing was sent.
-//! - **C4** Requests of one writer are answered in the order in which they were submitted; those of one connection
+//! - **CW3** `Err`: nothing was applied, because nothing was sent.
+//! - **CW4** Requests of one writer are answered in the order in which they were submitted; those of one connection
 //!   are applied in that order.
-//! - **C5** One connection for transactions, one for calls, one for bulk, and one for each [`Changes`], so that none
+//! - **CW5** One connection for transactions, one for calls, one for bulk, and one for each [`Changes`], so that none
 //!   of them waits for another's bytes.
 //!
 //! Not promised: order between transactions, bulk puts and other writers. Wait for the answer where it matters.

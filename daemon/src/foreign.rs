@@ -10,12 +10,17 @@
 //!   what it read while it was being written. If the file kept our keys they say which; else the one with the same
 //!   `updated_at` of the cluster; else the one that it differs from least.
 //! - **FO4** What was merged last is the base from the moment at which its changes are logged, also while the base's file cannot be
-//!   written: then it is kept in memory. A daemon that dies between the two finds the file that it was merging beside the base,
-//!   and takes it for the base if its changes are in the state ([`settle`]). Without that, the next change of the same
-//!   column would look as if we had changed it too, and ours would stay.
+//!   written: then it is kept in memory. The entry of the log that has the changes says what was merged, as the id of its outcome
+//!   ([`merge_id`]), and a copy of the file was put beside the base before. So a start after a death between the two
+//!   knows that it was merged, and makes it the base ([`settle`]). Merged a second time against the old base, it would bring back a
+//!   row that it once added and that we have deleted since, and values that we have set back.
+//! - **FO5** The id has the entry's sequence in it. So it tells that the base is behind, and never that a file was seen before: the
+//!   same bytes that are put there again, once the base has moved on, are a replacement again. A file that was moved aside is merged
+//!   once: its id has its name instead ([`aside_id`]).
 //!
-//! Not promised: FO3 for a program that takes more than ten minutes from reading to writing and keeps neither. Its old values may
-//! come back.
+//! Not promised: FO4 where the copy beside the base could not be written, the daemon dies before the base is, and the public file
+//! is replaced by yet another before the next start. FO3 for a program that takes more than ten minutes from reading to writing and
+//! keeps neither. Its old values may come back.
 
 use std::fs;
 use std::io::{self, Write};
@@ -23,15 +28,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use sherwood_client::Snapshot;
 use sherwood_client::import;
 use sherwood_client::locate::ClusterId;
 use sherwood_shared::state::State;
 use sherwood_store::checkpoint::{
     CheckpointError, Checkpoints, Position, is_checkpoint, read_position,
 };
-use sherwood_store::merge::{Diff, Theirs, diff, resolve};
-use tracing::debug;
+use sherwood_store::merge::{Diff, Theirs, diff};
+use sherwood_store::{Outcomes, Verdict};
+use tracing::{debug, warn};
+use twox_hash::XxHash64;
 
 use crate::flight::Access;
 use crate::log::chain;
@@ -119,7 +125,9 @@ impl Comparer {
         let mut file = fs::File::create(&aside)?;
         file.write_all(bytes)?;
         file.sync_data()?;
-        fs::rename(&aside, &path)
+        fs::rename(&aside, &path)?;
+        let dir = path.parent().unwrap_or(&path);
+        fs::File::open(dir)?.sync_all()
     }
 
     /// FO3.
@@ -188,37 +196,123 @@ pub fn is_settled(checkpoints: &Checkpoints, bytes: Option<&[u8]>) {
     }
 }
 
-/// FO4, at a start, after recovery: what a daemon was merging when it died is the base, if all of it is in `snapshot`.
+/// A file's content, short: what a merge is known by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Content(String);
+
+impl Content {
+    /// Of these bytes.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(format!(
+            "{:016x}-{}",
+            XxHash64::oneshot(0, bytes),
+            bytes.len()
+        ))
+    }
+}
+
+/// How the ids of merges begin.
+const MERGED: &str = "sherwoodd merged ";
+/// What stands between the content and the sequence.
+const IN_ENTRY: &str = " in entry ";
+
+/// FO4: what the entry `sequence` says that it merged, from the public name.
+#[must_use]
+pub fn merge_id(content: &Content, sequence: u64) -> String {
+    format!("{MERGED}{}{IN_ENTRY}{sequence}", content.0)
+}
+
+/// FO5: the same of a file that was moved aside to `path`. Its name is hashed, since it may be longer than an id.
+#[must_use]
+pub fn aside_id(content: &Content, path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+    let name = XxHash64::oneshot(0, name);
+    format!("{MERGED}{} as {name:016x}", content.0)
+}
+
+/// What was merged last from the public name, and in which entry.
+fn last_merge(outcomes: &Outcomes) -> Option<(Content, u64)> {
+    let merges = outcomes.iter().filter_map(|outcome| {
+        let is_done = matches!(outcome.verdict, Verdict::Done { .. });
+        let (content, sequence) = outcome.id.strip_prefix(MERGED)?.split_once(IN_ENTRY)?;
+        let sequence = sequence.parse().ok().filter(|_| is_done)?;
+        Some((Content(content.to_owned()), sequence))
+    });
+    merges.last()
+}
+
+/// FO4, at a start: makes the base what was merged last, if it is not. `public`: a file at the public name that is not ours and not
+/// the base. `Some`: what is the base and cannot be written as such, for [`Comparer::merged`].
 ///
 /// # Errors
 ///
-/// Why it is not, in words. The base is as it was.
+/// Why it cannot be told, in words. The base is as it was.
 pub fn settle(
     checkpoints: &Checkpoints,
-    cluster: &ClusterId,
-    snapshot: &Snapshot,
-) -> Result<(), String> {
-    let path = merging(checkpoints);
-    let bytes = match fs::read(&path) {
-        Ok(bytes) => Bytes::from(bytes),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error.to_string()),
+    outcomes: &Outcomes,
+    public: Option<&Path>,
+) -> Result<Option<Bytes>, String> {
+    let Some(merged) = merged_last(checkpoints, outcomes, public)? else {
+        is_settled(checkpoints, None);
+        return Ok(None);
     };
-    let was_merged = || -> Result<bool, String> {
-        let name = Some(cluster.as_str());
-        let base = import::read_parquet(&checkpoints.base(), name).map_err(|e| chain(&e))?;
-        let (state, columns) =
-            import::read_parquet_columns(bytes.clone(), &path, name).map_err(|e| chain(&e))?;
-        let changes = diff(&base, &Theirs { state, columns }).map_err(|e| chain(&e))?;
-        let left = resolve(&changes, snapshot).map_err(|e| chain(&e))?;
-        Ok(left.is_empty())
+    match checkpoints.set_base(&merged) {
+        Ok(()) => {
+            is_settled(checkpoints, None);
+            Ok(None)
+        }
+        Err(error) => {
+            warn!(
+                error = chain(&error),
+                "a foreign file was merged, but cannot be kept for comparison on disk; it is kept in memory, and tried again"
+            );
+            Ok(Some(merged))
+        }
+    }
+}
+
+/// What was merged last, if that is not the base.
+fn merged_last(
+    checkpoints: &Checkpoints,
+    outcomes: &Outcomes,
+    public: Option<&Path>,
+) -> Result<Option<Bytes>, String> {
+    let merging = merging(checkpoints);
+    let copy = read_if_there(&merging)?;
+    // Most starts end here, without a look at a base that may be large.
+    if copy.is_none() && public.is_none() {
+        return Ok(None);
+    }
+    let Some((content, sequence)) = last_merge(outcomes) else {
+        return Ok(None);
     };
-    let settled = was_merged().and_then(|was_merged| match was_merged {
-        true => checkpoints.set_base(&bytes).map_err(|e| chain(&e)),
-        false => Ok(()),
-    });
-    is_settled(checkpoints, None);
-    settled
+    if let Some(base) = read_if_there(&checkpoints.base())? {
+        let has_moved_on = is_checkpoint(&base)
+            && read_position(&base).is_some_and(|position| position.sequence >= sequence);
+        if has_moved_on || Content::of(&base) == content {
+            return Ok(None);
+        }
+    }
+    let is_it = |bytes: &Bytes| Content::of(bytes) == content;
+    if let Some(copy) = copy.filter(is_it) {
+        return Ok(Some(copy));
+    }
+    let there = public.map(read_if_there).transpose()?.flatten();
+    Ok(there.filter(is_it))
+}
+
+/// A file; `None`: there is none, or something else.
+fn read_if_there(path: &Path) -> Result<Option<Bytes>, String> {
+    let read = || match fs::metadata(path)?.is_file() {
+        true => fs::read(path).map(|bytes| Some(Bytes::from(bytes))),
+        false => Ok(None),
+    };
+    match read() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(format!("{path:?} cannot be read: {error}")),
+        Ok(found) => Ok(found),
+    }
 }
 
 /// FO1.

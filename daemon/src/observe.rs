@@ -22,7 +22,7 @@ use sherwood_client::locate::{ClusterId, LocateError, StateDir, StateFile};
 use sherwood_store::merge::Diff;
 
 use crate::ends::Ends;
-use crate::foreign::{Comparer, Comparison, Loaded};
+use crate::foreign::{Comparer, Comparison, Content, Loaded};
 use crate::log::chain;
 
 /// The kernel's coarsest tick: two changes further apart have different ctimes.
@@ -189,6 +189,8 @@ pub enum Sight {
         changes: Box<Diff>,
         /// The file's bytes.
         bytes: Bytes,
+        /// The same, short.
+        content: Content,
         /// Where it was read.
         file: PathBuf,
         /// For the next look.
@@ -274,6 +276,7 @@ pub fn observe(ends: &impl Ends, request: &Request) -> Sight {
                 Ok(Comparison::Known) => Sight::Unchanged { tried: Some(tried) },
                 Ok(Comparison::Changes(changes)) => Sight::Foreign {
                     changes,
+                    content: Content::of(&loaded.bytes),
                     bytes: loaded.bytes,
                     file: file.path,
                     tried,

@@ -1,4 +1,4 @@
-//! Writes what readers of files see, on a thread of its own: checkpoints and the metadata.
+//! Writes what readers of files see, on threads of its own: checkpoints, the metadata and the base of merges.
 //!
 //! The loop decides when; the scribe works through one job after the other and reports each. A checkpoint is written
 //! in small steps with pauses (CA2 of `cadence`), from a snapshot, so that it holds up nobody.
@@ -8,6 +8,8 @@
 //! - **SC2** The public name is taken by exchange. What stood there comes out whole, and is ours to look at: if it is
 //!   not what the loop knew, it is handed back as *displaced* and nothing of it is lost.
 //! - **SC3** While somebody has the public file open for writing, or has just changed it, it is left alone (CA3).
+//! - **SC4** A foreign file becomes the base at once, on a thread of its own: a checkpoint before it could take minutes, and until it
+//!   is there only memory and the log know what was merged (FO4).
 
 use std::fs::{self, File};
 use std::io;
@@ -51,8 +53,6 @@ pub enum Job {
         /// What the loop knows to stand there, and may be replaced.
         known: Known,
     },
-    /// The changes of this foreign file were logged: it is the base from now on.
-    Base(Bytes),
     /// Make the metadata say this.
     Metadata(Facts),
 }
@@ -100,45 +100,64 @@ pub enum Report {
     Metadata(Result<Option<Instant>, MetadataError>),
 }
 
-/// The thread, and the way to it. Dropping it stops the work at the next step.
+/// The threads, and the way to them. Dropping it stops the work at the next step.
 #[derive(Debug)]
 pub struct Scribe {
     jobs: Option<Sender<Job>>,
+    /// SC4.
+    bases: Option<Sender<Bytes>>,
     stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Scribe {
-    /// Starts the thread. Each job gets one report.
+    /// Starts the threads. Each job gets one report.
     ///
     /// # Errors
     ///
-    /// The thread cannot be started.
+    /// A thread cannot be started.
     pub fn start(
         checkpoints: Arc<Checkpoints>,
         keeper: MetadataKeeper,
         dir: StateDir,
-        report: impl Fn(Report) + Send + 'static,
+        report: impl Fn(Report) + Clone + Send + 'static,
     ) -> io::Result<Self> {
         let (jobs, inbox) = mpsc::channel();
-        let stop = Arc::new(AtomicBool::new(false));
-        let told = Arc::clone(&stop);
-        let work = move || work(&checkpoints, keeper, &dir, &inbox, &told, report);
-        let thread = thread::Builder::new()
-            .name("scribe".to_owned())
-            .spawn(work)?;
-        Ok(Self {
+        let (bases, merged) = mpsc::channel::<Bytes>();
+        let mut scribe = Self {
             jobs: Some(jobs),
-            stop,
-            thread: Some(thread),
-        })
+            bases: Some(bases),
+            stop: Arc::default(),
+            threads: Vec::new(),
+        };
+        let (kept, told) = (Arc::clone(&checkpoints), report.clone());
+        let keep_bases = move || {
+            for bytes in merged {
+                let done = kept.set_base(&bytes);
+                told(Report::Base(
+                    done.inspect(|()| is_settled(&kept, Some(&bytes))),
+                ));
+            }
+        };
+        let stop = Arc::clone(&scribe.stop);
+        let work = move || work(&checkpoints, keeper, &dir, &inbox, &stop, report);
+        let named = |name: &str| thread::Builder::new().name(name.to_owned());
+        scribe.threads.push(named("base").spawn(keep_bases)?);
+        scribe.threads.push(named("scribe").spawn(work)?);
+        Ok(scribe)
     }
 
-    /// Asks for a job. False: the thread has ended.
+    /// Asks for a job. False: its thread has ended.
     pub fn ask(&self, job: Job) -> bool {
-        self.jobs
-            .as_ref()
-            .is_some_and(|jobs| jobs.send(job).is_ok())
+        let jobs = self.jobs.as_ref();
+        jobs.is_some_and(|jobs| jobs.send(job).is_ok())
+    }
+
+    /// SC4: the changes of this foreign file were logged, and it is the base from now on. That has a report too. False: its
+    /// thread has ended.
+    pub fn set_base(&self, bytes: Bytes) -> bool {
+        let bases = self.bases.as_ref();
+        bases.is_some_and(|bases| bases.send(bytes).is_ok())
     }
 
     /// Ends the work at its next step, and waits for that.
@@ -146,7 +165,8 @@ impl Scribe {
         // ORDER stop: a hint; the join below is what is waited for.
         self.stop.store(true, Ordering::Relaxed);
         self.jobs = None;
-        if let Some(thread) = self.thread.take() {
+        self.bases = None;
+        for thread in self.threads.drain(..) {
             // A panic has been printed by its hook.
             let _ = thread.join();
         }
@@ -178,11 +198,6 @@ fn work(
             Job::Publish { checkpoint, known } => {
                 publish(checkpoints, checkpoint, &known, &mut pace)
             }
-            Job::Base(bytes) => Report::Base(
-                checkpoints
-                    .set_base(&bytes)
-                    .inspect(|()| is_settled(checkpoints, Some(&bytes))),
-            ),
             Job::Metadata(facts) => Report::Metadata(keeper.tend(&facts, Instant::now())),
         }));
         report(done.unwrap_or_else(|_| kind.failed(checkpoints.public_path())));
@@ -197,7 +212,6 @@ fn work(
 enum Kind {
     Checkpoint,
     Publish,
-    Base,
     Metadata,
 }
 
@@ -206,7 +220,6 @@ impl Job {
         match self {
             Self::Checkpoint { .. } => Kind::Checkpoint,
             Self::Publish { .. } => Kind::Publish,
-            Self::Base(_) => Kind::Base,
             Self::Metadata(_) => Kind::Metadata,
         }
     }
@@ -226,7 +239,6 @@ impl Kind {
                 checkpoint: PathBuf::new(),
                 error,
             },
-            Self::Base => Report::Base(Err(error)),
             Self::Metadata => Report::Metadata(Ok(None)),
         }
     }
@@ -412,5 +424,50 @@ fn is_being_written(path: &Path) -> io::Result<bool> {
         // What we may not read, the kernel does not tell us of.
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(false),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use sherwood_client::locate::ClusterId;
+
+    use super::*;
+
+    #[test]
+    fn a_base_does_not_wait_for_the_job_that_is_under_way() {
+        let tmp = tempfile::tempdir().unwrap();
+        let dir = StateDir::open(tmp.path()).unwrap();
+        let cluster = ClusterId::new("c").unwrap();
+        let checkpoints = Arc::new(Checkpoints::open(&dir, &cluster, 0o600).unwrap());
+        let keeper = MetadataKeeper::new(dir.path());
+        let (reports, reported) = mpsc::channel();
+        let (go, gone) = mpsc::channel::<()>();
+        let gone = Arc::new(std::sync::Mutex::new(gone));
+        let report = move |report| {
+            // The job ends when the test says so.
+            if matches!(report, Report::PublishFailed { .. }) {
+                let _test_has_ended = gone.lock().unwrap().recv();
+            }
+            reports.send(report).unwrap();
+        };
+        let base = checkpoints.base();
+        let mut scribe = Scribe::start(checkpoints, keeper, dir, report).unwrap();
+        // Dropped before it: a test that fails does not wait for the job.
+        let go = go;
+        let job = Job::Publish {
+            checkpoint: tmp.path().join("none"),
+            known: Known::Nothing,
+        };
+        assert!(scribe.ask(job));
+        assert!(scribe.set_base(Bytes::from_static(b"theirs")));
+        let first = reported.recv_timeout(Duration::from_secs(30)).unwrap();
+        assert!(matches!(first, Report::Base(Ok(()))), "{first:?}");
+        assert_eq!(fs::read(base).unwrap(), b"theirs");
+        go.send(()).unwrap();
+        let second = reported.recv_timeout(Duration::from_secs(30)).unwrap();
+        assert!(matches!(second, Report::PublishFailed { .. }), "{second:?}");
+        scribe.stop();
     }
 }

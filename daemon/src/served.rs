@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use sherwood_client::locate::{ClusterId, LocateError, StateDir};
 use sherwood_client::{ReadError, Reader, Snapshot};
 use sherwood_shared::schema::{SCHEMA_VERSION, TableId};
@@ -191,6 +192,8 @@ pub struct Begun<P> {
     pub adopted: Option<Adopted>,
     /// Entries behind the newest checkpoint.
     pub replayed: u64,
+    /// A foreign file that is the base, and cannot be written as such (FO4).
+    pub merged: Option<Bytes>,
 }
 
 /// Begins to serve. With `before`, only the same cluster and never an empty one: a state that
@@ -287,14 +290,15 @@ pub fn begin<E: Ends>(
         Some(checkpoint) => position.sequence - checkpoint.sequence,
         None => 0,
     };
+    let mut merged = None;
     let checkpoint = match recovered.checkpoint {
         Some(checkpoint) => {
-            let snapshot = served.publisher.snapshot()?;
-            if let Err(why) = foreign::settle(&checkpoints, &served.cluster, &snapshot) {
-                warn!(
+            match foreign::settle(&checkpoints, &opened.outcomes, recovered.foreign.as_deref()) {
+                Ok(unwritten) => merged = unwritten,
+                Err(why) => warn!(
                     reason = why,
-                    "what was being merged when the last daemon ended is not told from what is new: foreign changes since may be taken for old"
-                );
+                    "what was merged last is not told from what is new: if the last daemon ended in that moment, it is merged once more"
+                ),
             }
             checkpoint.path
         }
@@ -315,6 +319,7 @@ pub fn begin<E: Ends>(
         public_is_stale: recovered.public_is_stale,
         adopted: recovered.adopted,
         replayed,
+        merged,
     })
 }
 

@@ -18,13 +18,17 @@
 //! |---|---|
 //! | `requests` | groups of requests, and what follows a commit |
 //! | `looks` | foreign files: looking, merging, refusing |
+//! | `aside` | those that were moved aside |
 //! | `changes` | the log, as watchers read it |
 //! | `files` | checkpoints and metadata: when, and what came of them |
+//! | `successor` | another directory in the place of the one that is served |
 
+mod aside;
 mod changes;
 mod files;
 mod looks;
 mod requests;
+mod successor;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
@@ -45,12 +49,14 @@ use crate::log::{LevelHandle, Trouble, chain};
 use crate::log_keeper::{Chore, Kept};
 use crate::observe::Sight;
 use crate::scribe::Report;
-use crate::served::{self, Before, Begun, ServeError, ServedEngine, StartError};
+use crate::served::{self, Begun, ServeError, ServedEngine, StartError};
 use crate::systemd;
 use crate::watch::{Hint, SAFETY_INTERVAL, Watch};
 
+use aside::left_aside;
 use files::Files;
 use looks::Looks;
+use successor::Refused;
 
 /// Readers age the publisher's beat; they expect one a second.
 const BEAT_INTERVAL: Duration = Duration::from_secs(1);
@@ -118,6 +124,8 @@ pub struct Service<E: Ends> {
     blind: bool,
     looks: Looks,
     files: Files,
+    /// A directory in the place of ours that could not be served.
+    refused_successor: Option<Refused>,
     next_beat: Instant,
     troubles: Troubles,
     health: Health,
@@ -178,6 +186,7 @@ impl<E: Ends> Service<E> {
             public_is_stale,
             adopted,
             replayed,
+            merged,
         } = served::begin(ends.as_ref(), &config, None)?;
         let (access, unknown) = access_of(&config);
         unknown.iter().for_each(|what| warn!("{what}"));
@@ -196,7 +205,8 @@ impl<E: Ends> Service<E> {
             replayed > 0,
             0,
         )?;
-        let mut looks = Looks::begin(&ends, &events, now)?;
+        let left = left_aside(checkpoints.public_path(), now);
+        let mut looks = Looks::begin(&ends, &events, (merged, left), now)?;
         looks.adopted(adopted, now);
         let log_keeper = requests::start_log_keeper(&mut engine, &events, 0)?;
         let mut service = Self {
@@ -219,6 +229,7 @@ impl<E: Ends> Service<E> {
             blind: true,
             looks,
             files,
+            refused_successor: None,
             next_beat: now + BEAT_INTERVAL,
             troubles: Troubles::default(),
             health: Health::default(),
@@ -401,56 +412,6 @@ impl<E: Ends> Service<E> {
         Ok(())
     }
 
-    /// Another directory stands where ours stood: serve that one, if it is good, under the name
-    /// the readers know. Until then the old one's snapshot stays.
-    fn move_to_successor(&mut self) -> Result<(), StartError> {
-        let before: Before = self.engine.publisher().before();
-        let begun = match served::begin(self.ends.as_ref(), &self.config, Some(before)) {
-            Ok(begun) => begun,
-            Err(error) => {
-                let text = format!(
-                    "the state directory was replaced by another, which is not served: {}",
-                    chain(&error)
-                );
-                self.refuse(&text);
-                return Ok(());
-            }
-        };
-        warn!(
-            state_dir = %self.config.state_dir.display(),
-            "the state directory was replaced by another; that one is served now"
-        );
-        let replayed = begun.replayed > 0;
-        self.epoch += 1;
-        self.engine = begun.engine;
-        self.checkpoints = begun.checkpoints;
-        self.log_keeper = requests::start_log_keeper(&mut self.engine, &self.events, self.epoch)?;
-        self.is_segment_asked = true;
-        self.files = Files::begin(
-            &mut self.engine,
-            &self.checkpoints,
-            &self.events,
-            begun.checkpoint,
-            begun.public_is_stale,
-            replayed,
-            self.epoch,
-        )?;
-        self.looks.begin_anew();
-        self.looks.adopted(begun.adopted, Instant::now());
-        self.watch = None;
-        self.state_is_good();
-        self.start_watch();
-        // Watchers follow the new directory's log, and find that it does not reach back to what they saw.
-        self.announced.send_replace(Announced {
-            sequence: begun.position.sequence,
-            generation: self.engine.publisher().generation(),
-        });
-        self.flight = None;
-        self.open_socket()?;
-        self.look();
-        Ok(())
-    }
-
     /// Starts the watch, if the directory that is served is there to be watched.
     fn start_watch(&mut self) {
         let dir = self.engine.publisher().dir().path().to_path_buf();
@@ -520,6 +481,7 @@ impl<E: Ends> Service<E> {
             ),
         }
         self.looks.forget();
+        self.refused_successor = None;
         self.troubles.state.is_over();
         if !self.watch.as_ref().is_some_and(Watch::has_inotify) {
             self.watch = None;

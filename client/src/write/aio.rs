@@ -39,9 +39,9 @@ struct Shared {
     options: Options,
     pid: u32,
     requests: mpsc::UnboundedSender<Request>,
-    /// C1, and a bound on what is kept for sending again.
+    /// CW1, and a bound on what is kept for sending again.
     in_flight: Arc<Semaphore>,
-    /// C5. Made when first needed.
+    /// CW5. Made when first needed.
     calls: Mutex<Option<Client>>,
     bulk: Mutex<Option<Client>>,
 }
@@ -80,7 +80,7 @@ impl AsyncWriter {
         })
     }
 
-    /// Applies a transaction or a domain operation, and says what became of it (rules C2, C3).
+    /// Applies a transaction or a domain operation, and says what became of it (rules CW2, CW3).
     ///
     /// # Errors
     ///

@@ -108,7 +108,7 @@ impl Writer {
         })
     }
 
-    /// Applies a transaction or a domain operation, and says what became of it (rules C2, C3).
+    /// Applies a transaction or a domain operation, and says what became of it (rules CW2, CW3).
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! Why nothing was written (rule C3), or why a call has no answer.
+//! Why nothing was written (rule CW3), or why a call has no answer.
 
 use std::io;
 use std::path::PathBuf;

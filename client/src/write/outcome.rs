@@ -1,4 +1,4 @@
-//! What became of a request: done, refused or unknown (rule C2).
+//! What became of a request: done, refused or unknown (rule CW2).
 
 use sherwood_shared::transaction::{Answer, OutcomeKind};
 

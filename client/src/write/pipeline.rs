@@ -2,13 +2,13 @@
 //!
 //! Requests are sent as they come and answered in their order. A request is in [`Pipeline::waiting`] from when it
 //! was submitted until its answer came or its deadline passed; a connection that breaks takes nothing from there,
-//! so the next one begins by sending all of it again (rule C1). An answer belongs to the first that waits, and names
+//! so the next one begins by sending all of it again (rule CW1). An answer belongs to the first that waits, and names
 //! its id: one that does not breaks the connection, since then nothing is known of any answer after it. A daemon that
 //! answers "unknown" is about to go, or late: it is asked again, too. Only a refusal may come without an id, of a
 //! request that was too large to be read. A stream that the daemon ends for what one
 //! request holds does not say which one: the next connection carries one request at a time until it is found. It has
 //! answered all that it did before, so such an end leaves no doubt about the others; any other end does, and what may
-//! have been applied is never called refused later (rule C2).
+//! have been applied is never called refused later (rule CW2).
 
 use std::collections::VecDeque;
 use std::future::Future;

@@ -382,10 +382,12 @@ impl<P: Stage, J: Journal, R: Remember> Engine<P, J, R> {
                         effects = made;
                         None
                     }),
-                    Request::Merge(diff) => merge::effects(&mut overlay, diff).map(|made| {
-                        effects = made;
-                        None
-                    }),
+                    Request::Merge { changes, .. } => {
+                        merge::effects(&mut overlay, changes).map(|made| {
+                            effects = made;
+                            None
+                        })
+                    }
                 },
             };
             *judged = match done {
@@ -511,8 +513,11 @@ fn outcomes(piece: &[Submission], judged: &[Judged], generation: u64) -> Vec<Out
             Judged::Done { task } => Verdict::Done {
                 task: task.as_deref().map(Arc::from),
             },
-            // N7.
+            // N7; and a merge is tried again as it is.
             Judged::Refused(refusal) if refusal.is_passing() => return None,
+            Judged::Refused(_) if matches!(submission.request, Request::Merge { .. }) => {
+                return None;
+            }
             Judged::Refused(refusal) => Verdict::Refused {
                 reason: refusal.to_string().into(),
             },

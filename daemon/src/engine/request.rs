@@ -22,7 +22,12 @@ pub enum Request {
     /// Many rows. Committed as a group of its own.
     Bulk(Bulk),
     /// What a foreign state changed, as far as it still holds. Committed as a group of its own.
-    Merge(Box<Diff>),
+    Merge {
+        /// Made by the daemon, so that a start knows what was merged. A refusal is not remembered.
+        id: String,
+        /// What it changed.
+        changes: Box<Diff>,
+    },
 }
 
 /// Many rows of one table, in one transaction.
@@ -74,13 +79,13 @@ impl Request {
             Self::Transaction(transaction) => transaction.id.as_deref(),
             Self::Domain { id, .. } => id.as_deref(),
             Self::Bulk(bulk) => bulk.id.as_deref(),
-            Self::Merge(_) => None,
+            Self::Merge { id, .. } => Some(id),
         }
     }
 
     /// Is it a group of its own?
     pub(super) fn stands_alone(&self) -> bool {
-        matches!(self, Self::Bulk(_) | Self::Merge(_))
+        matches!(self, Self::Bulk(_) | Self::Merge { .. })
     }
 
     /// May others be before it in its group? Not if it names a generation: that is the published state's, not that of
@@ -92,7 +97,7 @@ impl Request {
                 !conditions.any(|condition| matches!(condition, Condition::Generation(_)))
             }
             Self::Domain { .. } => true,
-            Self::Bulk(_) | Self::Merge(_) => false,
+            Self::Bulk(_) | Self::Merge { .. } => false,
         }
     }
 

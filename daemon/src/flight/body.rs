@@ -3,11 +3,11 @@
 //! A message is held in memory until it is whole, so a client that announces a large one and sends it slowly, or many
 //! at once, would fill the daemon. Here, below gRPC's own decoder, each message's length is read as it passes:
 //!
-//! - **Y1** A message is charged to its user's share of [`Limits::request_bytes`](super::limits::Limits) when its
+//! - **FY1** A message is charged to its user's share of [`Limits::request_bytes`](super::limits::Limits) when its
 //!   length is known, before its bytes are taken, and until the next one begins or the call's bytes end. Whoever works
 //!   on it longer charges it himself.
-//! - **Y2** A message that has begun must be whole within [`Limits::stall`](super::limits::Limits).
-//! - **Y3** A call that its client takes back has not ended: else the half of a bulk transaction would be taken for
+//! - **FY2** A message that has begun must be whole within [`Limits::stall`](super::limits::Limits).
+//! - **FY3** A call that its client takes back has not ended: else the half of a bulk transaction would be taken for
 //!   the whole. (hyper and tonic, each for one kind of reset, call it the end of the bytes.)
 //!
 //! Breaking any of them ends the call with a status that says so.
@@ -31,7 +31,7 @@ const PREFIX: usize = 5;
 /// How long a call may wait for its next message, once the one before it is whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Between {
-    /// As long as a message may take (Y2).
+    /// As long as a message may take (FY2).
     Stall,
     /// For ever.
     Idle,
@@ -81,7 +81,7 @@ impl Counted {
         }
     }
 
-    /// Y1: follows the messages through `bytes`.
+    /// FY1: follows the messages through `bytes`.
     fn follow(&mut self, mut bytes: &[u8]) -> Result<(), Status> {
         while !bytes.is_empty() {
             if self.missing > 0 {
@@ -120,7 +120,7 @@ impl Counted {
         self.missing == 0 && self.prefix_len == 0
     }
 
-    /// Y2.
+    /// FY2.
     fn poll_stall(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
         if self.is_between() && self.between == Between::Idle {
             self.armed = false;
@@ -142,7 +142,7 @@ impl Counted {
     }
 }
 
-/// Y3. Not "cancelled": tonic's decoder takes that for the end of the stream.
+/// FY3. Not "cancelled": tonic's decoder takes that for the end of the stream.
 fn broken_off(why: impl std::fmt::Display) -> Status {
     Status::aborted(format!("the call was broken off: {why}"))
 }

@@ -38,7 +38,7 @@ pub(super) struct Exchange {
     held_back: Option<Bytes>,
     /// No more requests; with what the stream then ends.
     ended: Option<Result<(), Status>>,
-    /// The server is told to stop (J2).
+    /// The server is told to stop (FJ2).
     stopping: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 

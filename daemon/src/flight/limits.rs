@@ -2,7 +2,7 @@
 //!
 //! The daemon's memory besides the snapshot file is to stay within 64 MiB and a tenth of the state, under load
 //! too. So what clients have under way shares one budget, [`Limits::request_bytes`], of which one user gets two thirds
-//! (Q2): a little more than 50 MiB. The largest single requests are made to fit that: JSON takes eight times its text once
+//! (FQ2): a little more than 50 MiB. The largest single requests are made to fit that: JSON takes eight times its text once
 //! parsed, rows twice their bytes while they are put together.
 
 use std::time::Duration;
@@ -10,7 +10,7 @@ use std::time::Duration;
 /// The limits of the way in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections of all users together; one user gets at most two thirds (Q2).
+    /// Connections of all users together; one user gets at most two thirds (FQ2).
     pub connections: usize,
     /// Calls at once on one connection. More wait at the client, as HTTP/2 has it.
     pub calls_per_connection: u32,
@@ -27,7 +27,7 @@ pub struct Limits {
     pub bulk_rows: usize,
     /// Bytes of one bulk transaction, as received.
     pub bulk_bytes: usize,
-    /// Watches of all users together; one user gets at most two thirds (Q2).
+    /// Watches of all users together; one user gets at most two thirds (FQ2).
     pub watches: usize,
     /// How long the engine may take to answer, before the answer is "unknown".
     pub answer: Duration,

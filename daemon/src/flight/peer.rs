@@ -1,10 +1,10 @@
 //! Who is at the other end of a connection, and what he may do.
 //!
-//! - **I1** The kernel says who connected (`SO_PEERCRED`): the user and group of the process at that moment. Nothing
+//! - **FP1** The kernel says who connected (`SO_PEERCRED`): the user and group of the process at that moment. Nothing
 //!   that the client sends counts.
-//! - **I2** May write: root, the daemon's own user, members of the daemon's own group, and the users and groups of
+//! - **FP2** May write: root, the daemon's own user, members of the daemon's own group, and the users and groups of
 //!   the setting `access`. Asked with each request, so that a reload counts at once.
-//! - **I3** May read: whoever may read the snapshot file by its mode bits. Asked with each call. ACLs do not count.
+//! - **FP3** May read: whoever may read the snapshot file by its mode bits. Asked with each call. ACLs do not count.
 //!
 //! A user's groups are his connection's group and those that the user database lists, looked up when he connects.
 
@@ -15,7 +15,7 @@ use std::path::Path;
 use nix::unistd::{Gid, Group, Uid, User, getegid, geteuid, getgrouplist};
 use tonic::Status;
 
-/// The process at the other end (I1).
+/// The process at the other end (FP1).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Peer {
     pub(super) uid: u32,
@@ -55,7 +55,7 @@ impl Peer {
     }
 }
 
-/// Who may write (I2).
+/// Who may write (FP2).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Access {
     own_uid: u32,
@@ -111,7 +111,7 @@ impl Access {
         !self.users.is_empty() || !self.groups.is_empty()
     }
 
-    /// I2.
+    /// FP2.
     pub(super) fn may_write(&self, peer: &Peer) -> bool {
         peer.uid == 0
             || peer.uid == self.own_uid
@@ -120,7 +120,7 @@ impl Access {
             || self.groups.iter().any(|group| peer.is_in(*group))
     }
 
-    /// I2, of a user who is not connected: the owner of a file. May wait for the user database.
+    /// FP2, of a user who is not connected: the owner of a file. May wait for the user database.
     #[must_use]
     pub fn may_write_as(&self, uid: u32) -> bool {
         let user = User::from_uid(Uid::from_raw(uid)).ok().flatten();
@@ -130,7 +130,7 @@ impl Access {
         }
     }
 
-    /// I2, with what to do about it.
+    /// FP2, with what to do about it.
     pub(super) fn check_write(&self, peer: &Peer) -> Result<(), Status> {
         if self.may_write(peer) {
             return Ok(());
@@ -142,7 +142,7 @@ impl Access {
     }
 }
 
-/// I3: may `peer` read the file at `snapshot`?
+/// FP3: may `peer` read the file at `snapshot`?
 pub(super) fn check_read(peer: &Peer, snapshot: &Path) -> Result<(), Status> {
     let found = std::fs::symlink_metadata(snapshot).map_err(|error| {
         Status::unavailable(format!(

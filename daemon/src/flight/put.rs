@@ -1,10 +1,10 @@
 //! Many rows at once: the whole stream is one transaction.
 //!
-//! - **U1** Nothing is submitted before the stream has ended well. A stream that breaks off, by the client, a limit or a
+//! - **FU1** Nothing is submitted before the stream has ended well. A stream that breaks off, by the client, a limit or a
 //!   deadline, changes nothing.
-//! - **U2** What cannot fit is refused as soon as it is seen: the command and the schema with the first message, rows and
+//! - **FU2** What cannot fit is refused as soon as it is seen: the command and the schema with the first message, rows and
 //!   bytes with the message that goes too far.
-//! - **U3** Rows reach the engine as they were sent, so that it can say which row does not fit. What they will take more
+//! - **FU3** Rows reach the engine as they were sent, so that it can say which row does not fit. What they will take more
 //!   in the table's types is charged here before: a column of nulls is sent without a byte for each.
 
 use std::sync::Arc;
@@ -93,7 +93,7 @@ struct Columns {
     wanted: Vec<DataType>,
 }
 
-/// U2. `known`: the table's columns now.
+/// FU2. `known`: the table's columns now.
 fn columns(sent: Schema, command: &Command, known: &Schema) -> Result<Columns, String> {
     let name = command.table.name();
     let key = command.table.key();
@@ -171,7 +171,7 @@ fn as_wanted(sent: &DataType, wanted: &DataType) -> Option<DataType> {
     }
 }
 
-/// Bytes that a batch takes more in the table's types (U3).
+/// Bytes that a batch takes more in the table's types (FU3).
 fn growth(batch: &RecordBatch, columns: &Columns) -> usize {
     let columns = batch.columns().iter().zip(&columns.wanted);
     columns.fold(0, |sum, (column, wanted)| {
@@ -219,7 +219,7 @@ fn invalid(what: impl Into<String>) -> Status {
     Status::invalid_argument(what)
 }
 
-/// Takes the whole stream in and asks the engine (U1).
+/// Takes the whole stream in and asks the engine (FU1).
 pub(super) async fn put(
     service: &FlightService,
     mut input: Streaming<FlightData>,

@@ -1,9 +1,9 @@
 //! What many users share, so that nobody takes all of it.
 //!
-//! - **Q1** No more is given out than there is.
-//! - **Q2** A user may hold at most twice what is then still free. So one user alone gets two thirds, two get
+//! - **FQ1** No more is given out than there is.
+//! - **FQ2** A user may hold at most twice what is then still free. So one user alone gets two thirds, two get
 //!   two fifths each, and whoever comes next always finds something, without a share set aside for him.
-//! - **Q3** What was given comes back when its [`Held`] is dropped, however that happens.
+//! - **FQ3** What was given comes back when its [`Held`] is dropped, however that happens.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -29,7 +29,7 @@ impl Quota {
         })
     }
 
-    /// Takes `amount` for the user `uid`; `None`: there is not enough for him now (Q1, Q2).
+    /// Takes `amount` for the user `uid`; `None`: there is not enough for him now (FQ1, FQ2).
     pub(super) fn take(self: &Arc<Self>, uid: u32, amount: usize) -> Option<Held> {
         let mut held = Held {
             quota: Arc::clone(self),
@@ -39,7 +39,7 @@ impl Quota {
         held.grow(amount).then_some(held)
     }
 
-    /// How much one user alone gets (Q2).
+    /// How much one user alone gets (FQ2).
     pub(super) fn share(&self) -> usize {
         self.total / 3 * 2
     }

@@ -2,11 +2,11 @@
 //!
 //! For programs that speak Flight and nothing else: whoever can map the snapshot file reads it there, without a copy.
 //!
-//! - **Z1** A stream gives one generation from its first row to its last; the schema's metadata says which
+//! - **FZ1** A stream gives one generation from its first row to its last; the schema's metadata says which
 //!   (`sherwood.generation`).
-//! - **Z2** The snapshot is opened for the call and held until its stream ends: in between the server holds none, so
+//! - **FZ2** The snapshot is opened for the call and held until its stream ends: in between the server holds none, so
 //!   that no region is kept from the publisher for nobody.
-//! - **Z3** Chunks are read and encoded as the client takes them.
+//! - **FZ3** Chunks are read and encoded as the client takes them.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -41,7 +41,7 @@ const TABLES: [Target; 4] = [
     Target::Table(TableId::Content),
 ];
 
-/// Z2: the newest snapshot.
+/// FZ2: the newest snapshot.
 pub(super) async fn snapshot(path: &Path) -> Result<Snapshot, Status> {
     let path = path.to_path_buf();
     let opened = tokio::task::spawn_blocking(move || Reader::open(path)?.snapshot()).await;
@@ -87,7 +87,7 @@ pub(super) fn table_of_ticket(ticket: &Ticket) -> Result<Target, Status> {
     table_of(&table)
 }
 
-/// Z1.
+/// FZ1.
 fn schema_of(snapshot: &Snapshot, table: Target) -> Result<SchemaRef, ReadError> {
     let schema = match table {
         Target::Cluster => snapshot.cluster()?.schema(),
@@ -134,7 +134,7 @@ pub(super) fn schema(snapshot: &Snapshot, table: Target) -> Result<SchemaResult,
         .map_err(|error: arrow_schema::ArrowError| Status::internal(error.to_string()))
 }
 
-/// Z1, Z3: a table's rows.
+/// FZ1, FZ3: a table's rows.
 pub(super) fn rows(
     snapshot: Snapshot,
     table: Target,

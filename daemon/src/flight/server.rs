@@ -1,10 +1,10 @@
 //! Connections: accepting them, and ending them.
 //!
-//! - **J1** A connection beyond what its user may have (Q2) is closed at once; one without a call within
+//! - **FJ1** A connection beyond what its user may have (FQ2) is closed at once; one without a call within
 //!   [`Limits::first_call`] later.
-//! - **J2** A stop takes no new connection, tells clients to send nothing more, waits for answers until its deadline,
+//! - **FJ2** A stop takes no new connection, tells clients to send nothing more, waits for answers until its deadline,
 //!   and then closes. What was submitted is the engine's, answered or not.
-//! - **J3** Whoever may read or write may connect: everybody, if others may read the snapshot or the settings name
+//! - **FJ3** Whoever may read or write may connect: everybody, if others may read the snapshot or the settings name
 //!   other writers, and else the daemon's own user and group, who may always write. A reload counts at once.
 
 use std::io;
@@ -192,7 +192,7 @@ pub fn serve(
     })
 }
 
-/// J3.
+/// FJ3.
 fn socket_mode(snapshot_mode: u32, access: &Access) -> u32 {
     match snapshot_mode & 0o004 != 0 || access.names_others() {
         true => 0o666,
@@ -206,7 +206,7 @@ impl Running {
         &self.path
     }
 
-    /// Who may write from now on, on connections that are open too (J3).
+    /// Who may write from now on, on connections that are open too (FJ3).
     pub fn set_access(&self, access: Access) {
         let name = self.name.lock().unwrap_or_else(PoisonError::into_inner);
         let mode = socket_mode(self.snapshot_mode, &access);
@@ -246,7 +246,7 @@ impl Running {
         Ok(true)
     }
 
-    /// J2. Returns when all connections are closed, or after `deadline`.
+    /// FJ2. Returns when all connections are closed, or after `deadline`.
     pub fn stop(mut self, deadline: Duration) {
         self.name
             .lock()
@@ -363,7 +363,7 @@ async fn connection(shared: Arc<Shared>, stream: UnixStream) {
         return;
     };
     let (uid, gid) = (credentials.uid(), credentials.gid());
-    // J1.
+    // FJ1.
     let Some(_place) = shared.connections.take(uid, 1) else {
         debug!(uid, "a connection more than its user may have was closed");
         return;

@@ -3,12 +3,12 @@
 //! The caller holds the lock of the cluster's name there (V4), so a socket that stands at the name is one that a
 //! daemon left behind.
 //!
-//! - **S1** The socket is bound at another name, gets its mode, and is renamed into place: nobody meets a socket of
+//! - **FS1** The socket is bound at another name, gets its mode, and is renamed into place: nobody meets a socket of
 //!   the wrong mode, and no client finds none while one daemon follows another.
-//! - **S2** Only a socket is replaced. Anything else at the name is an error, a link too: it is not followed.
-//! - **S3** At the end the name goes only if it is still ours.
+//! - **FS2** Only a socket is replaced. Anything else at the name is an error, a link too: it is not followed.
+//! - **FS3** At the end the name goes only if it is still ours.
 //!
-//! Not promised: S2 and S3 against somebody who changes the name between the look and the act. Only the daemon's
+//! Not promised: FS2 and FS3 against somebody who changes the name between the look and the act. Only the daemon's
 //! user and root can (D1, D2).
 
 use std::fs::{self, File, Permissions};
@@ -24,7 +24,7 @@ use nix::fcntl::OFlag;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SocketError {
-    /// S2.
+    /// FS2.
     #[error("{path:?} is not a socket, and only a socket is replaced; move it away")]
     InTheWay {
         /// The name.
@@ -48,7 +48,7 @@ pub(super) struct Name {
     inode: (u64, u64),
 }
 
-/// Binds `path` (S1, S2).
+/// Binds `path` (FS1, FS2).
 pub(super) fn bind(path: &Path, mode: u32) -> Result<(UnixListener, Name), SocketError> {
     let failed = |source| SocketError::Make {
         path: path.to_path_buf(),
@@ -122,7 +122,7 @@ impl Name {
         Ok(())
     }
 
-    /// S3.
+    /// FS3.
     pub(super) fn remove(&self) {
         if self.in_place() {
             let _gone_either_way = fs::remove_file(&self.path);

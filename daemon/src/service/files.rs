@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use sherwood_store::checkpoint::{Checkpoints, Free, Position};
 use tracing::{debug, info, warn};
 
@@ -100,8 +101,13 @@ impl Files {
     }
 
     /// Asks the scribe.
-    pub(super) fn ask(&self, job: Job) -> bool {
+    fn ask(&self, job: Job) -> bool {
         self.scribe.ask(job)
+    }
+
+    /// A foreign file becomes the base (SC4).
+    pub(super) fn set_base(&self, merged: Bytes) -> bool {
+        self.scribe.set_base(merged)
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
@@ -137,7 +143,11 @@ impl<E: Ends> Service<E> {
                 false => self.files.cadence.failed(now),
             }
         }
-        if !self.files.is_publishing && self.files.public_due.is_some_and(|due| due <= now) {
+        let public_is_due = self.files.public_due.is_some_and(|due| due <= now);
+        if public_is_due && self.looks.is_base_asked() {
+            // What it would take the name from becomes the base first, or would be later than it.
+            self.files.public_due = Some(now + HELD_FOR);
+        } else if public_is_due && !self.files.is_publishing {
             self.files.public_due = None;
             self.files.is_publishing = self.files.ask(Job::Publish {
                 checkpoint: self.files.newest.clone(),

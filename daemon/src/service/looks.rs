@@ -11,12 +11,13 @@ use sherwood_store::merge::Diff;
 use sherwood_store::recover::Adopted;
 use tracing::{debug, error, info, warn};
 
+use super::aside::Aside;
 use super::{Event, RETRY_INTERVAL, Requests, Service, StartError, part};
 use crate::ends::Ends;
 use crate::engine::Stage;
-use crate::foreign::Comparer;
+use crate::foreign::{Comparer, Content, aside_id, merge_id};
 use crate::observe::{FileId, Request, Sight, Tried, observe};
-use crate::scribe::{Job, Known};
+use crate::scribe::Known;
 use crate::served::micros;
 use crate::watch::{Hint, Settle};
 
@@ -28,9 +29,6 @@ const RESTLESS_LOOKS: u32 = 50;
 
 /// So often a merge is tried that fails, some seconds apart: a full disk may be over by then.
 const MERGES: u32 = 12;
-
-/// How long a file that was moved aside is looked at, in case its writer finishes it there.
-const ASIDE_FOR: Duration = Duration::from_mins(10);
 
 /// What the loop knows of foreign files.
 pub(super) struct Looks {
@@ -55,24 +53,16 @@ pub(super) struct Looks {
     /// What stands at the public name.
     pub(super) known: Known,
     /// Files that were moved aside and may be finished there.
-    aside: Vec<Aside>,
+    pub(super) aside: Vec<Aside>,
 }
 
 /// A foreign file's changes.
 struct Found {
     changes: Box<Diff>,
     bytes: Bytes,
+    content: Content,
     file: PathBuf,
     tried: Tried,
-}
-
-/// A file that was moved aside.
-struct Aside {
-    path: PathBuf,
-    reason: PathBuf,
-    /// As it was looked at last; `None`: not yet.
-    seen: Option<FileId>,
-    until: Instant,
 }
 
 impl Looks {
@@ -80,6 +70,7 @@ impl Looks {
     pub(super) fn begin<E: Ends>(
         ends: &Arc<E>,
         events: &Sender<Event>,
+        (merged, aside): (Option<Bytes>, Vec<Aside>),
         now: Instant,
     ) -> Result<Self, StartError> {
         let (looker, requests) = mpsc::channel::<Request>();
@@ -106,11 +97,11 @@ impl Looks {
             next_poll: now,
             failed_merges: 0,
             next_retry: None,
-            merged: None,
+            base_due: merged.is_some().then_some(now),
+            merged,
             bases_asked: 0,
-            base_due: None,
             known: Known::Nothing,
-            aside: Vec::new(),
+            aside,
         })
     }
 
@@ -121,14 +112,18 @@ impl Looks {
     }
 
     /// Another directory is served from now on.
-    pub(super) fn begin_anew(&mut self) {
+    pub(super) fn begin_anew(
+        &mut self,
+        (merged, aside): (Option<Bytes>, Vec<Aside>),
+        now: Instant,
+    ) {
         self.forget();
         self.failed_merges = 0;
-        self.merged = None;
+        self.base_due = merged.is_some().then_some(now);
+        self.merged = merged;
         self.bases_asked = 0;
-        self.base_due = None;
         self.known = Known::Nothing;
-        self.aside.clear();
+        self.aside = aside;
     }
 
     /// What stood there at the start is the state, and need not be read again.
@@ -177,14 +172,9 @@ impl Looks {
         }
     }
 
-    pub(super) fn moved_aside(&mut self, path: PathBuf, reason: PathBuf, now: Instant) {
-        self.aside.push(Aside {
-            path,
-            reason,
-            seen: None,
-            until: now + ASIDE_FOR,
-        });
-        self.next_poll = self.next_poll.min(now);
+    /// Is a foreign file being made the base at this moment?
+    pub(super) fn is_base_asked(&self) -> bool {
+        self.bases_asked > 0
     }
 }
 
@@ -235,7 +225,7 @@ impl<E: Ends> Service<E> {
         self.ask(request);
     }
 
-    fn request(&mut self, tried: Option<Tried>, aside: Option<PathBuf>) -> Request {
+    pub(super) fn request(&mut self, tried: Option<Tried>, aside: Option<PathBuf>) -> Request {
         let served = self.engine.publisher();
         Request {
             dir: served.dir().clone(),
@@ -252,7 +242,7 @@ impl<E: Ends> Service<E> {
         }
     }
 
-    fn ask(&mut self, request: Request) {
+    pub(super) fn ask(&mut self, request: Request) {
         self.looks.looking = self.looks.looker.send(request).is_ok();
         if !self.looks.looking && self.troubles.watch.is_new("looker") {
             error!("the thread that reads states has ended; restart sherwoodd");
@@ -277,6 +267,7 @@ impl<E: Ends> Service<E> {
             Sight::Foreign {
                 changes,
                 bytes,
+                content,
                 file,
                 tried,
             } => {
@@ -285,6 +276,7 @@ impl<E: Ends> Service<E> {
                 self.merge_found(Found {
                     changes,
                     bytes,
+                    content,
                     file,
                     tried,
                 })?;
@@ -324,7 +316,7 @@ impl<E: Ends> Service<E> {
     }
 
     fn is_public(&self, path: &Path) -> bool {
-        !self.looks.aside.iter().any(|aside| aside.path == path)
+        !self.looks.is_aside(path)
     }
 
     fn came_to_know(&mut self, tried: &Tried, now: Instant) {
@@ -339,7 +331,12 @@ impl<E: Ends> Service<E> {
     fn merge_found(&mut self, found: Found) -> Result<(), StartError> {
         let began = Instant::now();
         let rows = found.changes.rows();
-        match self.merge(found.changes)? {
+        // Nothing comes between this and the entry: all of it is this thread's work.
+        let id = match self.is_public(&found.file) {
+            true => merge_id(&found.content, self.engine.journal().next_sequence()),
+            false => aside_id(&found.content, &found.file),
+        };
+        match self.merge(id, found.changes)? {
             Ok(generation) => {
                 self.looks.failed_merges = 0;
                 if self.troubles.merge.is_over() {
@@ -391,38 +388,9 @@ impl<E: Ends> Service<E> {
     fn ask_for_base(&mut self) {
         self.looks.base_due = None;
         if let Some(merged) = &self.looks.merged
-            && self.files.ask(Job::Base(merged.clone()))
+            && self.files.set_base(merged.clone())
         {
             self.looks.bases_asked += 1;
-        }
-    }
-
-    /// Looks at one file that was moved aside, if it changed since.
-    fn look_aside(&mut self, now: Instant) {
-        self.looks
-            .aside
-            .retain(|aside| aside.until > now && aside.path.exists());
-        let next = self.looks.aside.iter_mut().find_map(|aside| {
-            let id = FileId::of(&aside.path).ok()?;
-            let is_new = aside.seen.replace(id) != Some(id);
-            is_new.then(|| aside.path.clone())
-        });
-        if let Some(path) = next {
-            debug!(file = %path.display(), "a file that was moved aside is read");
-            let request = self.request(None, Some(path));
-            self.ask(request);
-        }
-    }
-
-    /// Its writer finished it, and its changes are in the state.
-    fn finished_aside(&mut self, path: &Path) {
-        let at = self.looks.aside.iter().position(|aside| aside.path == path);
-        if let Some(aside) = at.map(|at| self.looks.aside.swap_remove(at)) {
-            for path in [&aside.path, &aside.reason] {
-                if let Err(error) = std::fs::remove_file(path) {
-                    debug!(path = %path.display(), %error, "a merged file stays aside");
-                }
-            }
         }
     }
 

@@ -97,12 +97,16 @@ impl<E: Ends> Service<E> {
             .send_if_modified(|told| std::mem::replace(told, now) != now);
     }
 
-    /// Commits what a foreign file changed. `Err`: why not, in words.
-    pub(super) fn merge(&mut self, changes: Box<Diff>) -> Result<Result<u64, String>, StartError> {
+    /// Commits what a foreign file changed, or finds that it was. `Err`: why not, in words.
+    pub(super) fn merge(
+        &mut self,
+        id: String,
+        changes: Box<Diff>,
+    ) -> Result<Result<u64, String>, StartError> {
         let slot = Arc::new(Mutex::new(None));
         let answer = Arc::clone(&slot);
         let submission = Submission {
-            request: Request::Merge(changes),
+            request: Request::Merge { id, changes },
             reply: Box::new(move |answered| {
                 *answer.lock().unwrap_or_else(PoisonError::into_inner) = Some(answered);
             }),

@@ -1,6 +1,7 @@
 //! A service in this process: real directories, real ends that take notes and fail when told to.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -127,7 +128,7 @@ fn no_room() -> PublishError {
     PublishError::Full {
         path: PathBuf::from("full.arrow"),
         needed: 1,
-        source: std::io::ErrorKind::StorageFull.into(),
+        source: ErrorKind::StorageFull.into(),
     }
 }
 
@@ -193,6 +194,13 @@ impl Case {
         fs::write(&aside, parquet("c", tasks)).unwrap();
         fs::rename(aside, self.file()).unwrap();
     }
+    /// What a crash at this moment leaves to another service: a copy of the state directory. Nobody may write meanwhile, but
+    /// for checkpoints that come and go.
+    pub fn crashed(&self) -> Self {
+        let after = Self::new();
+        copy_all(&self.state_dir(), &after.state_dir());
+        after
+    }
     /// Null if it is not there or not JSON.
     pub fn metadata(&self) -> Value {
         let bytes = fs::read(self.state_dir().join(METADATA_FILE)).unwrap_or_default();
@@ -244,6 +252,21 @@ impl Case {
             path: self.run_dir().join("c.arrow"),
             sender,
             thread: Some(thread),
+        }
+    }
+}
+
+/// The log last: a checkpoint is never ahead of it then.
+fn copy_all(from: &Path, to: &Path) {
+    let mut entries: Vec<_> = fs::read_dir(from).unwrap().flatten().collect();
+    entries.sort_by_key(|entry| entry.file_name() == "log");
+    for entry in entries {
+        let to = to.join(entry.file_name());
+        if entry.file_type().is_ok_and(|found| found.is_dir()) {
+            fs::create_dir(&to).unwrap();
+            copy_all(&entry.path(), &to);
+        } else if let Err(error) = fs::copy(entry.path(), &to) {
+            assert_eq!(error.kind(), ErrorKind::NotFound, "{:?}", entry.path());
         }
     }
 }

@@ -23,20 +23,20 @@ use sherwood_shared::transaction::OutcomeKind;
 use crate::common::{Case, Running, exchange, parquet, tasks, wait_for};
 
 /// As if it had been written long ago: nobody waits for a writer that may come back.
-fn age(path: &Path) {
+pub fn age(path: &Path) {
     let file = fs::File::open(path).unwrap();
     let long_ago = SystemTime::now() - Duration::from_secs(60);
     file.set_modified(long_ago).unwrap();
 }
 
-fn put(running: &Running, task: &str) {
+pub fn put(running: &Running, task: &str) {
     let row = json!({"id": task, "status": "pending"});
     let answer = running.transact(json!({"ops": [{"put": "tasks", "row": row}]}));
     assert_eq!(answer.outcome, OutcomeKind::Done, "{answer:?}");
 }
 
 /// What stands in `rejected/`, the reasons apart.
-fn rejected(case: &Case) -> Vec<PathBuf> {
+pub fn rejected(case: &Case) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(case.state_dir().join("rejected")) else {
         return Vec::new();
     };
@@ -46,12 +46,12 @@ fn rejected(case: &Case) -> Vec<PathBuf> {
     paths
 }
 
-fn reason_of(rejected: &Path) -> String {
+pub fn reason_of(rejected: &Path) -> String {
     let name = rejected.file_name().unwrap().to_str().unwrap();
     fs::read_to_string(rejected.with_file_name(format!("{name}.reason.txt"))).unwrap_or_default()
 }
 
-fn await_rejected(case: &Case, what: &str) -> PathBuf {
+pub fn await_rejected(case: &Case, what: &str) -> PathBuf {
     wait_for(what, || {
         rejected(case)
             .last()
@@ -61,12 +61,12 @@ fn await_rejected(case: &Case, what: &str) -> PathBuf {
 }
 
 /// The tasks in the state file; none while it is not a state.
-fn in_file(case: &Case) -> Vec<String> {
+pub fn in_file(case: &Case) -> Vec<String> {
     let read = import::read_parquet(&case.file(), Some("c"));
     read.map(|state| tasks(&state)).unwrap_or_default()
 }
 
-fn await_file(case: &Case, tasks: &[&str]) {
+pub fn await_file(case: &Case, tasks: &[&str]) {
     wait_for(&format!("{tasks:?} in the state file"), || {
         in_file(case) == tasks
     });
@@ -248,14 +248,17 @@ fn tasks_of_ours_and_of_a_foreign_program_are_all_kept() {
     running.stop().unwrap();
 }
 
-/// A state of `c` with one task and the status of it, as a program writes it that knows nothing else.
-fn narrow(task: &str, status: &str) -> Vec<u8> {
-    let text = |value: &str| -> ArrayRef { Arc::new(StringArray::from(vec![value])) };
-    let rows = StructArray::try_from(vec![("id", text(task)), ("status", text(status))]).unwrap();
+/// A state of `c` with tasks and their statuses, as a program writes it that knows nothing else.
+pub fn narrow(tasks: &[(&str, &str)]) -> Vec<u8> {
+    let text = |values: Vec<&str>| -> ArrayRef { Arc::new(StringArray::from(values)) };
+    let (ids, statuses) = tasks.iter().copied().unzip();
+    let rows = StructArray::try_from(vec![("id", text(ids)), ("status", text(statuses))]).unwrap();
     let item = Arc::new(Field::new("item", rows.data_type().clone(), true));
-    let list = ListArray::new(item, OffsetBuffer::from_lengths([1]), Arc::new(rows), None);
+    let offsets = OffsetBuffer::from_lengths([tasks.len()]);
+    let list = ListArray::new(item, offsets, Arc::new(rows), None);
     let list: ArrayRef = Arc::new(list);
-    let batch = RecordBatch::try_from_iter([("cluster_id", text("c")), ("tasks", list)]).unwrap();
+    let batch =
+        RecordBatch::try_from_iter([("cluster_id", text(vec!["c"])), ("tasks", list)]).unwrap();
     let mut bytes = Vec::new();
     let mut writer = ArrowWriter::try_new(&mut bytes, batch.schema(), None).unwrap();
     writer.write(&batch).unwrap();
@@ -279,7 +282,7 @@ fn what_a_foreign_file_does_not_have_stays_as_it_is() {
         let read = import::read_parquet(&case.file(), Some("c"));
         read.is_ok_and(|state| state.table(TableId::Nodes).num_rows() == 1)
     });
-    fs::write(case.file(), narrow("t1", "running")).unwrap();
+    fs::write(case.file(), narrow(&[("t1", "running")])).unwrap();
     let state = |running: &Running| -> State { running.snapshot() };
     let of = |state: &State, table: TableId, column: &str| -> Vec<String> {
         let column = state.table(table).column_by_name(column).unwrap();

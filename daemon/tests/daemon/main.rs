@@ -2,5 +2,6 @@
 
 mod common;
 mod foreign;
+mod merged_once;
 mod served;
 mod service;

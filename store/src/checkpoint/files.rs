@@ -562,7 +562,8 @@ impl Checkpoints {
     ///
     /// [`CheckpointError::Io`]; the base is the old one or this.
     pub fn set_base(&self, bytes: &[u8]) -> Result<(), CheckpointError> {
-        let aside = self.dir.join(format!("{BASE}.tmp"));
+        // Not the name that `link_base` uses: another thread may be there.
+        let aside = self.dir.join(format!("{BASE}.foreign.tmp"));
         let mut file = create(&aside, 0o600).map_err(failed("create", &aside))?;
         io::Write::write_all(&mut file, bytes).map_err(failed("write", &aside))?;
         file.sync_all().map_err(failed("sync", &aside))?;

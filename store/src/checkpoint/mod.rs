@@ -11,7 +11,8 @@
 //! from a private checkpoint, and a foreign replacement is compared with `base.parquet`
 //! (docs/decisions/0009-private-checkpoints.md).
 //!
-//! One thread writes them, and holds the state's lock (W1). It may die between any two steps:
+//! One thread writes them, beside one that may [set the base](Checkpoints::set_base), in a process that holds the state's lock (W1). It
+//! may die between any two steps:
 //!
 //! - **C1** A name in `checkpoints/` but for `*.tmp` is a whole file: written, synced, renamed, and the directory synced.
 //! - **C2** The public file is a copy of a private checkpoint that is already durable, and takes its name in one step.

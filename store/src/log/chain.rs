@@ -3,7 +3,8 @@
 //! - **L4** Each segment names the one before it, and begins with the sequence after the last one there. The manifest
 //!   names the newest (Y1) and where the oldest begins (Y2). So none can be missing or swapped unnoticed.
 //! - **L12** Damage matters to who needs what is there: a reader from a sequence on is told of it when it comes to it, and of
-//!   what is wrong before only as a warning. So a checkpoint outlives damage before it, and a restore what is behind it.
+//!   what is wrong before only as a warning. So a checkpoint outlives damage before it, and a restore what is behind it. Of the
+//!   log's last record that is so only if its header is whole: it says where the record ended, so that what stood behind it is known.
 
 use std::path::{Path, PathBuf};
 
@@ -436,6 +437,16 @@ impl Walk {
                 expected,
                 first: next,
             });
+        }
+        // L12. Torn by a crash it is not: a checkpoint holds only what was durable.
+        if next < self.needed
+            && end != End::Clean
+            && let Some(behind) = cursor.end_by_header(next)?
+        {
+            self.passed.push(damaged(next));
+            cursor.offset = behind;
+            self.next += 1;
+            return Ok(Step::Gap);
         }
         if let End::Torn { to } = end {
             self.torn = Some(TornTail {

@@ -129,7 +129,10 @@ pub enum LogError {
         oldest: u64,
     },
     /// The log ends before something that is known to have been in it.
-    #[error("the log ends with sequence {last}, and a checkpoint holds everything up to {needed}. {advice}", advice = ADVICE)]
+    #[error(
+        "the log ends with sequence {last}, and a checkpoint holds everything up to {needed}: the log is an older copy, or its last records are damaged, and \
+         whether it had entries behind {needed} cannot be known. {advice}", advice = ADVICE
+    )]
     EndsBefore {
         /// The sequence of the last entry.
         last: u64,

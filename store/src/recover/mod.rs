@@ -9,7 +9,7 @@
 //!   longer log give the same state, with a warning. Damage of the log before the checkpoint is a warning too (L12).
 //! - **B3** A checkpoint without a log is an error, at any position: the log was there before the first checkpoint (C6), so
 //!   entries that were acknowledged may be gone. So is a log that ends before the checkpoint or begins after it, and a log
-//!   without any checkpoint.
+//!   without any checkpoint. A damaged last record that the checkpoint holds does not end the log, if its header is whole (L12).
 //! - **B4** Only a directory that never had a private checkpoint is adopted: its public file is the state, as another program
 //!   left it. After the first checkpoint the public file is never needed.
 //! - **B5** While a restore is not finished (`sherwood.restoring`) nothing is recovered.

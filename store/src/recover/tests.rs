@@ -21,6 +21,8 @@ use crate::entry::{Effects, Entry, Outcome, Verdict};
 use crate::log::{Log, LogError, Options, RealDisk};
 use crate::outcomes::Outcomes;
 
+mod last_record;
+
 /// A state directory, and the state after each entry in it.
 struct Case {
     tmp: tempfile::TempDir,

@@ -94,6 +94,6 @@ fn tell(request: &Request) -> (Option<String>, Value) {
                 json!({"table": table.name(), "mode": mode, "count": rows.num_rows(), "first": shown}),
             )
         }
-        Request::Merge(_) => (None, json!({"merge": true})),
+        Request::Merge { .. } => (None, json!({"merge": true})),
     }
 }

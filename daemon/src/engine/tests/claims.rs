@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use sherwood_client::import::{read_parquet_columns, to_parquet_bytes};
 use sherwood_shared::schema::TableId;
 use sherwood_shared::state::State;
-use sherwood_shared::transaction::OutcomeKind::Done;
+use sherwood_shared::transaction::OutcomeKind::{Done, Refused};
 use sherwood_store::merge::{Theirs, diff};
 
 use super::super::*;
@@ -65,7 +65,10 @@ fn merge(base: &State, next: &State) -> Request {
     let bytes = to_parquet_bytes(next).expect("a file");
     let (state, columns) = read_parquet_columns(bytes, Path::new("theirs"), None).expect("reads");
     let changes = diff(base, &Theirs { state, columns }).expect("a difference");
-    Request::Merge(Box::new(changes))
+    Request::Merge {
+        id: uuid::Uuid::new_v4().to_string(),
+        changes: Box::new(changes),
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -231,12 +234,40 @@ fn a_foreign_state_is_merged_as_one_transaction() {
     );
     assert_eq!(found["b"]["priority"], json!(9));
     assert_eq!(found["c"]["updated_at"], json!(7), "its writer's time");
-    // Again: nothing is left to do.
-    let again = merge(&base, &theirs.publisher().state.clone());
-    let answer = one(&mut engine, again);
-    assert_eq!(
-        (answer.outcome, answer.generation),
-        (Done, Some(before + 1))
-    );
-    assert_eq!(engine.journal().entries.len(), entries + 1);
+    // Again: nothing is left to do, but that it was merged is remembered. By its id it is merged once.
+    for twice in ["first", "second"] {
+        let Request::Merge { changes, .. } = merge(&base, &theirs.publisher().state.clone()) else {
+            panic!("a merge")
+        };
+        let id = "again".to_owned();
+        let answer = one(&mut engine, Request::Merge { id, changes });
+        assert_eq!(
+            (answer.outcome, answer.generation),
+            (Done, Some(before + 1)),
+            "{twice}"
+        );
+        assert_eq!(engine.journal().entries.len(), entries + 2, "{twice}");
+    }
+    let last = engine.journal().entries.last().unwrap();
+    assert!(last.effects.is_empty(), "{last:?}");
+    assert_eq!(last.outcomes.len(), 1, "{last:?}");
+}
+
+/// It is tried again as it is, and the next change of ours may take away what it was refused for.
+#[test]
+fn a_merge_that_is_refused_is_not_remembered() {
+    let base = State::empty("c");
+    let mut engine = engine_at(base.clone(), 7);
+    let mut theirs = engine_at(base.clone(), 7);
+    one(&mut theirs, put("a", &json!({"status": "pending"})));
+    for (fails, outcome, entries) in [(true, Refused, 0), (false, Done, 1)] {
+        engine.publisher().fails = if fails { |_| true } else { |_| false };
+        let Request::Merge { changes, .. } = merge(&base, &theirs.publisher().state.clone()) else {
+            panic!("a merge")
+        };
+        let id = "merged".to_owned();
+        let answer = one(&mut engine, Request::Merge { id, changes });
+        assert_eq!(answer.outcome, outcome, "{answer:?}");
+        assert_eq!(engine.journal().entries.len(), entries, "{answer:?}");
+    }
 }

@@ -1,0 +1,221 @@
+//! FO4 and FO5: what was merged is not merged again, whenever the daemon dies; what is put there again on purpose is.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use arrow_array::cast::AsArray;
+use serde_json::json;
+use sherwood_daemon::service::Order;
+use sherwood_shared::schema::TableId;
+use sherwood_shared::transaction::OutcomeKind;
+
+use crate::common::{Case, Running, parquet, tasks, wait_for};
+use crate::foreign::{age, await_file, await_rejected, narrow, put, reason_of, rejected};
+
+/// The tasks and their statuses, as readers see them.
+fn statuses(running: &Running) -> Vec<(String, String)> {
+    let state = running.snapshot();
+    let column = state.table(TableId::Tasks).column_by_name("status");
+    let statuses = column.unwrap().as_string::<i32>().iter();
+    let statuses = statuses.map(|status| status.unwrap_or("-").to_owned());
+    tasks(&state).into_iter().zip(statuses).collect()
+}
+
+fn owned(wanted: &[(&str, &str)]) -> Vec<(String, String)> {
+    let owned = |(id, status): &(&str, &str)| ((*id).to_owned(), (*status).to_owned());
+    wanted.iter().map(owned).collect()
+}
+
+/// Its changes: a status of `ours`, and a row `theirs`.
+fn theirs() -> Vec<u8> {
+    narrow(&[("ours", "running"), ("t1", "-"), ("theirs", "running")])
+}
+
+fn checkpoints(case: &Case) -> PathBuf {
+    case.state_dir().join("checkpoints")
+}
+
+/// Replaces the state file, by a rename.
+fn replace(case: &Case, bytes: &[u8]) {
+    let aside = case.state_dir().join("theirs.tmp");
+    fs::write(&aside, bytes).unwrap();
+    fs::rename(&aside, case.file()).unwrap();
+}
+
+/// The base follows the public file a few syncs later.
+fn await_base(case: &Case) {
+    let base = checkpoints(case).join("base.parquet");
+    wait_for("the base to follow", || {
+        fs::read(&base).unwrap() == fs::read(case.file()).unwrap()
+    });
+}
+
+/// Forgets what the base was before: as if minutes had gone by.
+fn forget_bases(case: &Case) {
+    let bases = checkpoints(case).join("bases");
+    let entries = fs::read_dir(bases).into_iter().flatten().flatten();
+    entries.for_each(|entry| fs::remove_file(entry.path()).unwrap());
+}
+
+/// What is left by a daemon that merged [`theirs`], took its changes back for a writer of ours, and died before the base
+/// was written. `blocked`: names in `checkpoints/` that it could not write at.
+fn died_before_the_base(blocked: &[&str]) -> Case {
+    let case = Case::with(&["t1"]);
+    let running = case.start();
+    running.transact(json!({"ops": [{"patch": "tasks", "key": "t1", "set": {"status": "-"}}]}));
+    put(&running, "ours");
+    await_file(&case, &["ours", "t1"]);
+    let blocked: Vec<PathBuf> = blocked
+        .iter()
+        .map(|name| checkpoints(&case).join(name))
+        .collect();
+    blocked
+        .iter()
+        .for_each(|path| fs::create_dir(path).unwrap());
+    replace(&case, &theirs());
+    running.await_tasks(&["ours", "t1", "theirs"]);
+    let back = json!({"ops": [
+        {"delete": "tasks", "key": "theirs"},
+        {"patch": "tasks", "key": "ours", "set": {"status": "pending"}},
+    ]});
+    assert_eq!(running.transact(back).outcome, OutcomeKind::Done);
+    let after = case.crashed();
+    assert_ne!(
+        fs::read(checkpoints(&after).join("base.parquet")).unwrap(),
+        theirs()
+    );
+    for path in blocked {
+        fs::remove_dir(checkpoints(&after).join(path.file_name().unwrap())).unwrap();
+    }
+    after
+}
+
+/// The base's file of a foreign state, until it has its name.
+const BASE: &str = "base.parquet.foreign.tmp";
+/// Its copy, before the entry is logged.
+const COPY: &str = "merging.tmp";
+
+#[test]
+fn a_merge_that_was_logged_is_not_done_again_by_the_next_start() {
+    for blocked in [&[BASE][..], &[BASE, COPY]] {
+        let case = died_before_the_base(blocked);
+        let running = case.start();
+        // The file was looked at when ours takes its place.
+        await_file(&case, &["ours", "t1"]);
+        assert_eq!(running.history(), [["ours", "t1"]], "blocked: {blocked:?}");
+        assert_eq!(
+            statuses(&running),
+            owned(&[("ours", "pending"), ("t1", "-")]),
+            "blocked: {blocked:?}"
+        );
+        await_base(&case);
+        running.stop().unwrap();
+        // The base has moved on, so the same bytes are a replacement again: while no daemon runs...
+        forget_bases(&case);
+        replace(&case, &theirs());
+        let running = case.start();
+        running.await_tasks(&["ours", "t1", "theirs"]);
+        let wanted = [("ours", "running"), ("t1", "-"), ("theirs", "running")];
+        assert_eq!(statuses(&running), owned(&wanted));
+        // ... and while one does.
+        let back = running.transact(json!({"ops": [{"delete": "tasks", "key": "theirs"}]}));
+        assert_eq!(back.outcome, OutcomeKind::Done);
+        await_file(&case, &["ours", "t1"]);
+        await_base(&case);
+        forget_bases(&case);
+        replace(&case, &theirs());
+        running.await_tasks(&["ours", "t1", "theirs"]);
+        running.stop().unwrap();
+    }
+}
+
+#[test]
+fn a_merge_that_was_logged_is_the_base_also_of_what_came_after_it() {
+    let case = died_before_the_base(&[BASE]);
+    // Made from what was merged, and put there while no daemon ran.
+    let more = [
+        ("ours", "running"),
+        ("t1", "-"),
+        ("theirs", "running"),
+        ("more", "-"),
+    ];
+    replace(&case, &narrow(&more));
+    let running = case.start();
+    running.await_tasks(&["more", "ours", "t1"]);
+    assert_eq!(
+        statuses(&running),
+        owned(&[("more", "-"), ("ours", "pending"), ("t1", "-")])
+    );
+    running.stop().unwrap();
+}
+
+#[test]
+fn a_base_that_cannot_be_written_at_the_start_either_is_kept_in_memory() {
+    let case = died_before_the_base(&[BASE]);
+    let base = checkpoints(&case).join("base.parquet");
+    fs::remove_file(&base).unwrap();
+    fs::create_dir(&base).unwrap();
+    let running = case.start();
+    fs::remove_dir(&base).unwrap();
+    await_file(&case, &["ours", "t1"]);
+    assert_eq!(running.history(), [["ours", "t1"]]);
+    running.stop().unwrap();
+}
+
+/// A file that broke off was moved aside: where, and the rest of it.
+fn moved_aside(case: &Case, running: &Running) -> (PathBuf, Vec<u8>) {
+    put(running, "ours");
+    let bytes = parquet("c", &["t1", "theirs"]);
+    let (half, rest) = bytes.split_at(bytes.len() / 2);
+    fs::write(case.file(), half).unwrap();
+    age(&case.file());
+    running.await_refusal(1);
+    put(running, "ours too");
+    let aside = await_rejected(case, "the file aside");
+    (aside, rest.to_vec())
+}
+
+fn finish(aside: &Path, rest: &[u8]) {
+    let mut file = fs::File::options().append(true).open(aside).unwrap();
+    file.write_all(rest).unwrap();
+}
+
+#[test]
+fn a_file_that_was_moved_aside_before_a_restart_may_be_finished_after_it() {
+    let case = Case::with(&["t1"]);
+    let running = case.start();
+    let (aside, rest) = moved_aside(&case, &running);
+    running.stop().unwrap();
+    let running = case.start();
+    finish(&aside, &rest);
+    running.order(Order::Reload);
+    running.await_tasks(&["ours", "ours too", "t1", "theirs"]);
+    wait_for("the merged file to go", || rejected(&case).is_empty());
+    running.stop().unwrap();
+}
+
+#[test]
+fn a_file_that_was_moved_aside_and_merged_is_not_merged_again_after_a_crash() {
+    let case = Case::with(&["t1"]);
+    let running = case.start();
+    let (aside, rest) = moved_aside(&case, &running);
+    let reason = reason_of(&aside);
+    finish(&aside, &rest);
+    let whole = fs::read(&aside).unwrap();
+    running.order(Order::Reload);
+    running.await_tasks(&["ours", "ours too", "t1", "theirs"]);
+    wait_for("the merged file to go", || rejected(&case).is_empty());
+    let back = running.transact(json!({"ops": [{"delete": "tasks", "key": "theirs"}]}));
+    assert_eq!(back.outcome, OutcomeKind::Done);
+    // It died before it removed the file.
+    let after = case.crashed();
+    let dir = after.state_dir().join("rejected");
+    let name = aside.file_name().unwrap().to_str().unwrap();
+    fs::write(dir.join(name), whole).unwrap();
+    fs::write(dir.join(format!("{name}.reason.txt")), reason).unwrap();
+    let running = after.start();
+    wait_for("the merged file to go", || rejected(&after).is_empty());
+    assert_eq!(running.history(), [["ours", "ours too", "t1"]]);
+    running.stop().unwrap();
+}
