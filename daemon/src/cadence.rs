@@ -68,6 +68,12 @@ impl Cadence {
         self.wait_until(now + RETRY);
     }
 
+    /// What made the last one fail may be over: it need not wait.
+    pub fn hurry(&mut self, now: Instant) {
+        self.not_before = None;
+        self.changed(now);
+    }
+
     fn wait_until(&mut self, limit: Instant) {
         self.not_before = self.not_before.max(Some(limit));
     }
@@ -118,5 +124,7 @@ mod tests {
         cadence.began();
         cadence.failed(start);
         assert_eq!(cadence.due(), Some(start + RETRY));
+        cadence.hurry(start);
+        assert_eq!(cadence.due(), Some(start + QUIET));
     }
 }

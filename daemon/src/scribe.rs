@@ -26,7 +26,7 @@ use sherwood_client::Snapshot;
 use sherwood_client::locate::StateDir;
 use sherwood_shared::in_use::is_open_for_writing;
 use sherwood_store::checkpoint::{
-    CheckpointError, Checkpoints, Halt, Pace, Position, Rejected, Share, Step,
+    CheckpointError, Checkpoints, Halt, Pace, Position, Rejected, Room, Share, Step,
 };
 
 use crate::cadence::{COURTESY, SHARE};
@@ -51,6 +51,8 @@ pub enum Job {
         /// What the loop knows to stand there, and may be replaced.
         known: Known,
     },
+    /// Give up what is kept in case: the disk is full ([`Checkpoints::make_room`]).
+    MakeRoom,
     /// The changes of this foreign file were logged: it is the base from now on.
     Base(Bytes),
     /// Make the metadata say this.
@@ -94,6 +96,8 @@ pub enum Report {
         /// Why.
         error: CheckpointError,
     },
+    /// What could be given up is.
+    Room(Result<Room, CheckpointError>),
     /// The base is the foreign file, or not.
     Base(Result<(), CheckpointError>),
     /// The metadata says it; `Some`: not yet, but try then.
@@ -178,6 +182,7 @@ fn work(
             Job::Publish { checkpoint, known } => {
                 publish(checkpoints, checkpoint, &known, &mut pace)
             }
+            Job::MakeRoom => Report::Room(checkpoints.make_room(&mut pace)),
             Job::Base(bytes) => Report::Base(
                 checkpoints
                     .set_base(&bytes)
@@ -197,6 +202,7 @@ fn work(
 enum Kind {
     Checkpoint,
     Publish,
+    MakeRoom,
     Base,
     Metadata,
 }
@@ -206,6 +212,7 @@ impl Job {
         match self {
             Self::Checkpoint { .. } => Kind::Checkpoint,
             Self::Publish { .. } => Kind::Publish,
+            Self::MakeRoom => Kind::MakeRoom,
             Self::Base(_) => Kind::Base,
             Self::Metadata(_) => Kind::Metadata,
         }
@@ -226,6 +233,7 @@ impl Kind {
                 checkpoint: PathBuf::new(),
                 error,
             },
+            Self::MakeRoom => Report::Room(Err(error)),
             Self::Base => Report::Base(Err(error)),
             Self::Metadata => Report::Metadata(Ok(None)),
         }

@@ -250,6 +250,7 @@ pub fn begin<E: Ends>(
             position: position.sequence,
             base_generation: first,
             history: generations.history(),
+            segment_bytes: config.log_segment_bytes,
             ..store_log::Options::default()
         },
     )?;

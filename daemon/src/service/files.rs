@@ -21,6 +21,9 @@ use crate::served::ServedEngine;
 /// How soon to try the public name again while somebody else is at work there.
 const HELD_FOR: Duration = Duration::from_millis(500);
 
+/// How soon to make room again on a full disk that still has none.
+const ROOM_INTERVAL: Duration = Duration::from_secs(1);
+
 /// What the loop knows of the files that it keeps true.
 pub(super) struct Files {
     scribe: Scribe,
@@ -32,6 +35,8 @@ pub(super) struct Files {
     is_publishing: bool,
     metadata_due: Option<Instant>,
     is_writing_metadata: bool,
+    /// Room is not made again before.
+    next_room: Instant,
 }
 
 impl Files {
@@ -73,6 +78,7 @@ impl Files {
             is_publishing: false,
             metadata_due,
             is_writing_metadata: false,
+            next_room: now,
         })
     }
 
@@ -97,6 +103,13 @@ impl Files {
     /// The public file is missing or cannot be found: give whoever may be replacing it a moment.
     pub(super) fn owe_public(&mut self, now: Instant) {
         self.public_due.get_or_insert(now + COURTESY);
+    }
+
+    /// The disk is full, of our own files perhaps.
+    pub(super) fn make_room(&mut self, now: Instant) {
+        if now >= self.next_room && self.ask(Job::MakeRoom) {
+            self.next_room = now + ROOM_INTERVAL;
+        }
     }
 
     /// Asks the scribe.
@@ -191,6 +204,9 @@ impl<E: Ends> Service<E> {
             }
             Report::CheckpointFailed(error) => {
                 self.files.cadence.failed(now);
+                if error.is_full() {
+                    self.files.make_room(now);
+                }
                 let text = chain(&error);
                 if self.troubles.checkpoint.is_new(&text) {
                     warn!(
@@ -241,6 +257,23 @@ impl<E: Ends> Service<E> {
                         "the state file is not written; the private checkpoint and the log hold everything"
                     );
                 }
+            }
+            Report::Room(Ok(room)) => {
+                if room.through > 0 {
+                    let _it_lives = self.log_keeper.send(Chore::Release(room.through));
+                }
+                if room.given_up > 0 {
+                    warn!(
+                        files = room.given_up,
+                        sequence = room.through,
+                        "the disk is full: the older checkpoint, older bases and the log before the newest checkpoint are given up for room"
+                    );
+                    // Enough for a checkpoint, perhaps, and then more of the log goes.
+                    self.files.cadence.hurry(now);
+                }
+            }
+            Report::Room(Err(error)) => {
+                debug!(error = chain(&error), "no room is made on the full disk");
             }
             Report::Base(result) => {
                 self.looks.base_came(result.is_ok(), now);

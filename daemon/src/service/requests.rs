@@ -142,6 +142,9 @@ impl<E: Ends> Service<E> {
                 }
             }
             Err(error) => {
+                if error.is_full() {
+                    self.files.make_room(Instant::now());
+                }
                 let text = chain(&error);
                 if self.troubles.log.is_new(&text) {
                     warn!(

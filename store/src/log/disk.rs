@@ -168,7 +168,7 @@ pub(super) fn write_zeros(file: &dyn DiskFile, mut from: u64, to: u64) -> io::Re
 }
 
 /// Is it one of the errors of a full disk?
-pub(super) fn is_full(error: &io::Error) -> bool {
+pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded

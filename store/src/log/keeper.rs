@@ -4,6 +4,8 @@
 //!   overwrites what is there: its sync has no metadata to write, and a full disk is met here and not there.
 //! - **L6** A segment goes only after the outcomes in it are durable elsewhere, and the manifest says that it may be gone
 //!   (Y2). Then it is deleted or, one of them, filled with zeros for a new life (L1).
+//! - **L14** Room for saving outcomes is held back in a file of its own. Where a disk has become full, L6 takes room before it
+//!   gives any: then that file goes first.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -20,6 +22,9 @@ use super::read::undecodable;
 use super::segment::SegmentHeader;
 use super::writer::Options;
 use crate::outcomes::{Outcomes, list_files, read_file, write_file};
+
+/// The file that holds room back (L14).
+const RESERVE: &str = "room.reserve";
 
 /// More files of outcomes than this are merged into one.
 const FILES: usize = 8;
@@ -74,15 +79,16 @@ impl Keeper {
     pub fn prepare(&self) -> Result<bool, KeepError> {
         let shared = &self.0;
         let _keeping = lock(&shared.keeping);
-        if lock(&shared.spare).is_some() {
-            return Ok(false);
+        let is_owed = lock(&shared.spare).is_none();
+        if is_owed {
+            pause::at("log: prepare a segment");
+            let path = shared.dir.join("next.spare");
+            let spare = make_spare(shared, &path, shared.options.segment_bytes)
+                .map_err(|source| io("prepare", &path, source))?;
+            *lock(&shared.spare) = Some(spare);
         }
-        pause::at("log: prepare a segment");
-        let path = shared.dir.join("next.spare");
-        let spare = make_spare(shared, &path, shared.options.segment_bytes)
-            .map_err(|source| io("prepare", &path, source))?;
-        *lock(&shared.spare) = Some(spare);
-        Ok(true)
+        self.hold_back();
+        Ok(is_owed)
     }
 
     /// Lets go of segments whose entries all have sequences up to `through`, after saving their outcomes (L6).
@@ -94,6 +100,16 @@ impl Keeper {
     pub fn release(&self, through: u64) -> Result<u64, KeepError> {
         let shared = &self.0;
         let mut leftover = lock(&shared.keeping);
+        match self.release_once(through, &mut leftover) {
+            Err(error) if error.is_full() && self.give_back() => {
+                self.release_once(through, &mut leftover)
+            }
+            released => released,
+        }
+    }
+
+    fn release_once(&self, through: u64, leftover: &mut Leftover) -> Result<u64, KeepError> {
+        let shared = &self.0;
         let (going, begins) = going(&lock(&shared.live), through);
         if let (Some(first), Some(_)) = (going.first(), going.last()) {
             pause::at("log: save outcomes");
@@ -104,12 +120,35 @@ impl Keeper {
                 .map_err(|source| io("write the manifest in", &shared.dir, source))?;
             lock(&shared.live).drain(..going.len());
             leftover.extend(going.into_iter().map(|live| live.path));
-            self.merge_outcomes(&mut leftover)?;
+            self.merge_outcomes(leftover)?;
             leftover.extend(torn_files(&shared.dir, begins - 1));
         }
         pause::at("log: delete segments");
-        self.delete(&mut leftover)?;
+        self.delete(leftover)?;
         Ok(begins)
+    }
+
+    /// L14, if there is room for it.
+    fn hold_back(&self) {
+        let shared = &self.0;
+        let path = shared.dir.join(RESERVE);
+        if path.exists() {
+            return;
+        }
+        let held = shared.disk.create(&path).and_then(|file| {
+            // Enough for the outcomes of the segments that go, unless their ids are long.
+            file.allocate(shared.options.segment_bytes / 2)
+        });
+        if let Err(error) = held {
+            let _gone_or_not = shared.disk.unlink(&path);
+            tracing::debug!(path = %path.display(), %error, "no room is held back");
+        }
+    }
+
+    /// Gives the room of L14 back; `false`: there was none.
+    fn give_back(&self) -> bool {
+        let shared = &self.0;
+        shared.disk.unlink(&shared.dir.join(RESERVE)).is_ok()
     }
 
     fn save_outcomes(&self, going: &[Live], range: (u64, u64)) -> Result<(), KeepError> {

@@ -120,6 +120,8 @@ impl Store for Sherwood {
         let mut command = daemon::command(flags);
         if let Some(die) = &self.die {
             command.env(failpoints::DIE, die);
+            // So that it comes to the steps between two segments, too.
+            command.args(["--log-segment-bytes", "65536"]);
         }
         if let Some(steps) = &self.steps {
             command.env(failpoints::STEPS, steps);

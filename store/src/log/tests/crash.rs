@@ -165,3 +165,43 @@ fn a_torn_record_is_kept_aside_and_cut_off() {
     let (_, opened) = Log::open_real(&dir, small()).unwrap();
     assert_eq!((opened.torn, opened.last_sequence), (None, 3));
 }
+
+/// L14: what is held back makes room at whatever operation there is none.
+#[test]
+fn a_release_on_a_full_disk_uses_the_room_that_is_held_back() {
+    let release = |full_at: Option<u64>| {
+        let tmp = tempfile::tempdir().unwrap();
+        let dir = tmp.path().join("log");
+        let disk = FaultyDisk::default();
+        let (mut log, _) = Log::open(&dir, tiny(), Arc::new(disk.clone())).unwrap();
+        log.prepare().unwrap();
+        for sequence in 1..=ENTRIES {
+            log.append(&sample(sequence)).unwrap();
+        }
+        assert!(dir.join("room.reserve").exists());
+        let before = disk.plan.operations();
+        if let Some(number) = full_at {
+            disk.plan.fail(before + number, Fault::Full);
+        }
+        let oldest = log
+            .release(ENTRIES)
+            .unwrap_or_else(|error| panic!("{full_at:?}: {error:?}"));
+        let operations = disk.plan.operations() - before;
+        drop(log);
+        let what = format!("full at {full_at:?}");
+        let (_, opened) = Log::open(&dir, tiny(), Arc::new(FaultyDisk::default())).unwrap();
+        assert_eq!(opened.oldest_sequence, oldest, "{what}");
+        for outcome in (1..=ENTRIES).flat_map(|sequence| sample(sequence).outcomes) {
+            assert_eq!(opened.outcomes.get(&outcome.id), Some(&outcome), "{what}");
+        }
+        (oldest, operations)
+    };
+    let (oldest, operations) = release(None);
+    assert!(
+        oldest > 1 && operations > 8,
+        "{oldest} after {operations} operations"
+    );
+    for number in 0..operations {
+        assert_eq!(release(Some(number)).0, oldest);
+    }
+}
