@@ -450,9 +450,9 @@ mod tests {
 
     #[test]
     fn every_setting_can_be_given_in_all_three_ways() {
-        let values = [
-            "/d", "/d", "c", "json", "debug", "50", "0600", "8192", "4096", "ann,7", "ops", "5",
-            "6", "90000000", "2000", "9", "10", "3000", "11",
+        let values: [&str; KEYS.len()] = [
+            "/d", "/d", "c", "json", "debug", "50", "0600", "8192", "4096", "65536", "ann,7",
+            "ops", "5", "6", "90000000", "2000", "9", "10", "3000", "11",
         ];
         for ((key, _), value) in KEYS.into_iter().zip(values) {
             let toml = if key.starts_with("access") {
