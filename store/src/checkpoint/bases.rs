@@ -15,6 +15,11 @@ use super::pace::Step;
 use super::sink::Paced;
 use super::{BASE, BASES};
 
+/// Of the bases that were, so many stay whatever their size: a foreign program reads one, works, and replaces it.
+const NEWEST: usize = 4;
+/// Older ones stay only while all together have no more bytes than this.
+const MOST_BYTES: u64 = 1 << 30;
+
 impl Checkpoints {
     pub(super) fn taken(&self) -> MutexGuard<'_, Option<PathBuf>> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
@@ -37,9 +42,9 @@ impl Checkpoints {
         let mut all: Vec<PathBuf> = self.taken().iter().cloned().collect();
         all.push(self.base());
         all.extend(
-            timed(&names(&self.dir.join(BASES))?)
+            remembered(&names(&self.dir.join(BASES))?)
                 .into_iter()
-                .map(|(_, path)| path),
+                .map(|base| base.path),
         );
         Ok(all)
     }
@@ -72,7 +77,7 @@ impl Checkpoints {
         };
         let thinned = made.and_then(|()| {
             let found = names(&dir).map_err(io::Error::other)?;
-            for path in superfluous(&timed(&found), Utc::now().timestamp_millis()) {
+            for path in superfluous(&remembered(&found), Utc::now().timestamp_millis()) {
                 fs::remove_file(path)?;
             }
             Ok(())
@@ -146,29 +151,51 @@ impl Checkpoints {
     }
 }
 
-/// Files that are named by a time in milliseconds, the newest first.
-fn timed(names: &[PathBuf]) -> Vec<(i64, PathBuf)> {
-    let mut all: Vec<(i64, PathBuf)> = names
+/// A base that was.
+struct Remembered {
+    /// When it became the base, in milliseconds; its name.
+    time: i64,
+    path: PathBuf,
+    bytes: u64,
+}
+
+/// Those among these files, the newest first.
+fn remembered(names: &[PathBuf]) -> Vec<Remembered> {
+    let mut all: Vec<Remembered> = names
         .iter()
-        .filter_map(|path| Some((path.file_stem()?.to_str()?.parse().ok()?, path.clone())))
+        .filter_map(|path| {
+            Some(Remembered {
+                time: path.file_stem()?.to_str()?.parse().ok()?,
+                path: path.clone(),
+                bytes: fs::metadata(path).map_or(0, |found| found.len()),
+            })
+        })
         .collect();
-    all.sort_by_key(|(time, _)| std::cmp::Reverse(*time));
+    all.sort_by_key(|base| std::cmp::Reverse(base.time));
     all
 }
 
-/// Which of them may go: the four newest stay, and of older ones one for each ten seconds of the last minute and one for
-/// each minute of the last ten.
-fn superfluous(newest_first: &[(i64, PathBuf)], now: i64) -> Vec<PathBuf> {
-    let mut last = i64::MIN;
+/// Which of them may go: the newest stay, and of older ones one for each ten seconds of the last minute and one for
+/// each minute of the last ten, as long as all together are not too large.
+fn superfluous(newest_first: &[Remembered], now: i64) -> Vec<PathBuf> {
+    let (mut last, mut left) = (i64::MIN, Vec::new());
     let mut gone = Vec::new();
     // From the oldest on, so that what is kept stays kept while it grows older.
-    for (number, (time, path)) in newest_first.iter().enumerate().rev() {
-        let age = now.saturating_sub(*time);
+    for (number, base) in newest_first.iter().enumerate().rev() {
+        let age = now.saturating_sub(base.time);
         let apart = if age <= 60_000 { 10_000 } else { 60_000 };
-        if number < 4 || (age <= 600_000 && time.saturating_sub(last) >= apart) {
-            last = *time;
+        if number < NEWEST || (age <= 600_000 && base.time.saturating_sub(last) >= apart) {
+            last = base.time;
+            left.push(base);
         } else {
-            gone.push(path.clone());
+            gone.push(base.path.clone());
+        }
+    }
+    let mut bytes: u64 = 0;
+    for (number, base) in left.into_iter().rev().enumerate() {
+        bytes = bytes.saturating_add(base.bytes);
+        if number >= NEWEST && bytes > MOST_BYTES {
+            gone.push(base.path.clone());
         }
     }
     gone
@@ -178,22 +205,57 @@ fn superfluous(newest_first: &[(i64, PathBuf)], now: i64) -> Vec<PathBuf> {
 mod tests {
     use super::*;
 
-    /// A base a second, for twenty minutes: some of each age are there, and never many.
+    /// A base a second, for twenty minutes; `check` gets the time and what is left, the newest first.
+    fn each_second(bytes: u64, check: impl Fn(i64, &[Remembered])) {
+        let mut kept: Vec<Remembered> = Vec::new();
+        for time in (0..1_200_000).step_by(1000) {
+            let path = PathBuf::from(time.to_string());
+            kept.insert(0, Remembered { time, path, bytes });
+            let gone = superfluous(&kept, time);
+            kept.retain(|base| !gone.contains(&base.path));
+            check(time, &kept);
+        }
+    }
+
     #[test]
     fn of_bases_there_are_some_of_each_age_and_never_many() {
-        let mut kept: Vec<(i64, PathBuf)> = Vec::new();
-        for now in (0..1_200_000).step_by(1000) {
-            kept.insert(0, (now, PathBuf::from(now.to_string())));
-            let gone = superfluous(&kept, now);
-            kept.retain(|(_, path)| !gone.contains(path));
-            assert!(kept.len() <= 4 + 7 + 10, "{} at {now}", kept.len());
+        // Just as large as all of them may be.
+        each_second(MOST_BYTES / 21, |now, kept| {
+            assert!(kept.len() <= NEWEST + 7 + 10, "{} at {now}", kept.len());
             for age in [0, 1000, 15_000, 45_000, 130_000, 500_000] {
-                let near = |(time, _): &(i64, PathBuf)| (now - time - age).abs() <= 60_000.min(age);
+                let near = |base: &Remembered| (now - base.time - age).abs() <= 60_000.min(age);
                 assert!(
                     now < age + 60_000 || kept.iter().any(near),
                     "age {age} at {now}"
                 );
             }
+        });
+    }
+
+    #[test]
+    fn of_large_bases_the_newest_are_left_and_no_more_than_their_share_of_the_disk() {
+        for (bytes, most) in [
+            (MOST_BYTES / 6, 6),
+            (MOST_BYTES / 4 + 1, NEWEST),
+            (MOST_BYTES * 2, NEWEST),
+            (u64::MAX, NEWEST),
+        ] {
+            each_second(bytes, |now, kept| {
+                let expected = most.min(usize::try_from(now / 1000 + 1).unwrap());
+                // Those of one age that are not the newest are thinned out.
+                let least = expected.min(NEWEST);
+                assert!(
+                    (least..=expected).contains(&kept.len()),
+                    "{} of {bytes} bytes at {now}",
+                    kept.len()
+                );
+                assert!(
+                    kept[..least]
+                        .iter()
+                        .zip(0..)
+                        .all(|(base, n)| base.time == now - n * 1000)
+                );
+            });
         }
     }
 }
