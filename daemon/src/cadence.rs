@@ -68,10 +68,9 @@ impl Cadence {
         self.wait_until(now + RETRY);
     }
 
-    /// What made the last one fail may be over: it need not wait.
-    pub fn hurry(&mut self, now: Instant) {
+    /// What made the last one fail may be over: the next need not wait.
+    pub fn hurry(&mut self) {
         self.not_before = None;
-        self.changed(now);
     }
 
     fn wait_until(&mut self, limit: Instant) {
@@ -124,7 +123,7 @@ mod tests {
         cadence.began();
         cadence.failed(start);
         assert_eq!(cadence.due(), Some(start + RETRY));
-        cadence.hurry(start);
+        cadence.hurry();
         assert_eq!(cadence.due(), Some(start + QUIET));
     }
 }

@@ -182,7 +182,11 @@ fn work(
             Job::Publish { checkpoint, known } => {
                 publish(checkpoints, checkpoint, &known, &mut pace)
             }
-            Job::MakeRoom => Report::Room(checkpoints.make_room(&mut pace)),
+            Job::MakeRoom => {
+                // Everybody waits for it.
+                let mut pace = Here::new(Share::new(0, stop), dir);
+                Report::Room(checkpoints.make_room(&mut pace))
+            }
             Job::Base(bytes) => Report::Base(
                 checkpoints
                     .set_base(&bytes)

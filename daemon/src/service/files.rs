@@ -51,6 +51,9 @@ impl Files {
         epoch: u64,
     ) -> Result<Self, StartError> {
         let now = Instant::now();
+        // L15.
+        let bytes = std::fs::metadata(&newest).map_or(0, |found| found.len());
+        engine.journal().keeper().has_checkpoint(bytes);
         let mut keeper = MetadataKeeper::new(engine.publisher().dir().path());
         let metadata_due = match keeper.tend(&engine.publisher().facts(), now) {
             Ok(due) => due,
@@ -105,8 +108,15 @@ impl Files {
         self.public_due.get_or_insert(now + COURTESY);
     }
 
+    /// The log has no room (L5, L15). The next checkpoint lets some of it go; where none is owed only what is kept in case is left.
+    pub(super) fn log_is_full(&mut self, now: Instant) {
+        if self.cadence.is_idle() {
+            self.make_room(now);
+        }
+    }
+
     /// The disk is full, of our own files perhaps.
-    pub(super) fn make_room(&mut self, now: Instant) {
+    fn make_room(&mut self, now: Instant) {
         if now >= self.next_room && self.ask(Job::MakeRoom) {
             self.next_room = now + ROOM_INTERVAL;
         }
@@ -187,6 +197,7 @@ impl<E: Ends> Service<E> {
                 release,
             } => {
                 self.files.cadence.succeeded();
+                self.engine.journal().keeper().has_checkpoint(bytes);
                 self.files.newest = path;
                 self.files.public_due.get_or_insert(now);
                 debug!(
@@ -269,7 +280,7 @@ impl<E: Ends> Service<E> {
                         "the disk is full: the older checkpoint, older bases and the log before the newest checkpoint are given up for room"
                     );
                     // Enough for a checkpoint, perhaps, and then more of the log goes.
-                    self.files.cadence.hurry(now);
+                    self.files.cadence.hurry();
                 }
             }
             Report::Room(Err(error)) => {

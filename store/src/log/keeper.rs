@@ -6,9 +6,12 @@
 //!   (Y2). Then it is deleted or, one of them, filled with zeros for a new life (L1).
 //! - **L14** Room for saving outcomes is held back in a file of its own. Where a disk has become full, L6 takes room before it
 //!   gives any: then that file goes first.
+//! - **L15** A new segment leaves room for the next checkpoint, which has at most what the newest one has and what the log has. Without
+//!   it the log takes the room of the very checkpoint that would let it go.
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sherwood_shared::pause;
@@ -45,6 +48,8 @@ pub(super) struct Shared {
     pub(super) manifest: Mutex<ManifestFile>,
     /// Held while files are made or go; an append waits for it only if it needs a segment that is not ready.
     pub(super) keeping: Mutex<Leftover>,
+    /// L15: the newest checkpoint's length.
+    pub(super) checkpoint_bytes: AtomicU64,
 }
 
 /// Files that may go.
@@ -89,6 +94,12 @@ impl Keeper {
         }
         self.hold_back();
         Ok(is_owed)
+    }
+
+    /// L15: the newest checkpoint has so many bytes.
+    pub fn has_checkpoint(&self, bytes: u64) {
+        // ORDER checkpoint_bytes: a number by itself.
+        self.0.checkpoint_bytes.store(bytes, Ordering::Relaxed);
     }
 
     /// Lets go of segments whose entries all have sequences up to `through`, after saving their outcomes (L6).
@@ -303,11 +314,28 @@ fn torn_files(dir: &Path, through: u64) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Makes a file of zeros, durably (L5). Nothing is left behind if that fails.
+/// Makes a segment to come, durably (L5), if that leaves room (L15). Nothing is left behind if that fails.
 pub(super) fn make_spare(shared: &Shared, path: &Path, bytes: u64) -> io::Result<Spare> {
+    let log: u64 = lock(&shared.live)
+        .iter()
+        .map(|live| live.header.bytes)
+        .sum();
+    // ORDER checkpoint_bytes: a number by itself.
+    let checkpoint = log.saturating_add(shared.checkpoint_bytes.load(Ordering::Relaxed));
+    // Where it cannot be said, whoever makes the file finds out.
+    let room = shared.disk.room(&shared.dir).unwrap_or(u64::MAX);
+    if room < bytes.saturating_add(checkpoint) {
+        return Err(io::Error::new(
+            io::ErrorKind::StorageFull,
+            format!(
+                "{room} bytes are free, and {bytes} for it would not leave {checkpoint} for the next checkpoint"
+            ),
+        ));
+    }
     make_file(&*shared.disk, &shared.dir, path, bytes)
 }
 
+/// Makes a file of zeros, durably. Nothing is left behind if that fails.
 pub(super) fn make_file(disk: &dyn Disk, dir: &Path, path: &Path, bytes: u64) -> io::Result<Spare> {
     let _there_or_not = disk.unlink(path);
     let made = || {

@@ -11,6 +11,7 @@
 
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::{fs, io};
 
@@ -218,6 +219,7 @@ impl Log {
             spare: Mutex::new(None),
             manifest: Mutex::new(manifest),
             keeping: Mutex::new(Vec::new()),
+            checkpoint_bytes: AtomicU64::new(0),
         };
         let is_new = offset == SEGMENT_HEADER as u64;
         let log = Self {

@@ -1,15 +1,16 @@
 //! Every operation of the disk fails once, and the power is cut at every operation.
 
-use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::{fs, io};
 
 use proptest::prelude::Rng;
 use proptest::test_runner::{RngAlgorithm, TestRng};
 
 use super::samples::*;
 use crate::log::faults::{Fault, FaultyDisk, PowerCut, after_crash};
-use crate::log::{AppendError, Disk, Log, Options};
+use crate::log::{AppendError, Disk, DiskFile, Log, Options, RealDisk};
 
 const ENTRIES: u64 = 24;
 
@@ -204,4 +205,63 @@ fn a_release_on_a_full_disk_uses_the_room_that_is_held_back() {
     for number in 0..operations {
         assert_eq!(release(Some(number)).0, oldest);
     }
+}
+
+/// A disk that says how much room it has.
+#[derive(Debug, Default)]
+struct Sized(AtomicU64);
+
+impl Disk for Sized {
+    fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        RealDisk.create(path)
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        RealDisk.open(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        RealDisk.rename(from, to)
+    }
+
+    fn unlink(&self, path: &Path) -> io::Result<()> {
+        RealDisk.unlink(path)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        RealDisk.sync_dir(path)
+    }
+
+    fn room(&self, _: &Path) -> io::Result<u64> {
+        Ok(self.0.load(Ordering::Relaxed))
+    }
+}
+
+/// L15: ready beforehand or made when it is needed.
+#[test]
+fn a_new_segment_leaves_room_for_the_next_checkpoint() {
+    const CHECKPOINT: u64 = 10_000;
+    let tmp = tempfile::tempdir().unwrap();
+    let disk = Arc::new(Sized::default());
+    let (mut log, _) = Log::open(&tmp.path().join("log"), tiny(), disk.clone()).unwrap();
+    log.keeper().has_checkpoint(CHECKPOINT);
+    // One segment is in the log, and one is to come.
+    let enough = 2 * tiny().segment_bytes + CHECKPOINT;
+    disk.0.store(enough - 1, Ordering::Relaxed);
+    assert!(log.prepare().unwrap_err().is_full());
+    let refused = loop {
+        let next = log.next_sequence();
+        if let Err(error) = log.append(&sample(next)) {
+            break error;
+        }
+    };
+    assert!(matches!(refused, AppendError::Full { .. }), "{refused:?}");
+    let next = log.next_sequence();
+    disk.0.store(enough, Ordering::Relaxed);
+    log.append(&sample(next)).unwrap();
+    // Now there are two.
+    assert!(log.prepare().unwrap_err().is_full());
+    disk.0
+        .store(enough + tiny().segment_bytes, Ordering::Relaxed);
+    assert!(log.prepare().unwrap());
 }
