@@ -50,6 +50,18 @@ pub(super) struct Shared {
     pub(super) keeping: Mutex<Leftover>,
     /// L15: the newest checkpoint's length.
     pub(super) checkpoint_bytes: AtomicU64,
+    /// Files that were made to become segments.
+    pub(super) spares: AtomicU64,
+}
+
+impl Shared {
+    /// A name that no other has: an append that names its segment waits for nobody, and the next one may be made or recycled
+    /// at that moment.
+    fn spare_path(&self) -> PathBuf {
+        // ORDER spares: a number by itself.
+        let number = self.spares.fetch_add(1, Ordering::Relaxed);
+        self.dir.join(format!("{number}.spare"))
+    }
 }
 
 /// Files that may go.
@@ -87,9 +99,8 @@ impl Keeper {
         let is_owed = lock(&shared.spare).is_none();
         if is_owed {
             pause::at("log: prepare a segment");
-            let path = shared.dir.join("next.spare");
-            let spare = make_spare(shared, &path, shared.options.segment_bytes)
-                .map_err(|source| io("prepare", &path, source))?;
+            let spare = make_spare(shared, shared.options.segment_bytes)
+                .map_err(|source| io("prepare a segment in", &shared.dir, source))?;
             *lock(&shared.spare) = Some(spare);
         }
         self.hold_back();
@@ -254,7 +265,7 @@ impl Keeper {
         if std::fs::metadata(path).map(|found| found.len()).ok() != Some(bytes) {
             return false;
         }
-        let spare = shared.dir.join("next.spare");
+        let spare = shared.spare_path();
         let recycled = || -> io::Result<Spare> {
             shared.disk.rename(path, &spare)?;
             // Before the zeros: a crash must not leave a segment's name on them.
@@ -315,7 +326,7 @@ fn torn_files(dir: &Path, through: u64) -> Vec<PathBuf> {
 }
 
 /// Makes a segment to come, durably (L5), if that leaves room (L15). Nothing is left behind if that fails.
-pub(super) fn make_spare(shared: &Shared, path: &Path, bytes: u64) -> io::Result<Spare> {
+pub(super) fn make_spare(shared: &Shared, bytes: u64) -> io::Result<Spare> {
     let log: u64 = lock(&shared.live)
         .iter()
         .map(|live| live.header.bytes)
@@ -325,14 +336,13 @@ pub(super) fn make_spare(shared: &Shared, path: &Path, bytes: u64) -> io::Result
     // Where it cannot be said, whoever makes the file finds out.
     let room = shared.disk.room(&shared.dir).unwrap_or(u64::MAX);
     if room < bytes.saturating_add(checkpoint) {
+        // Without numbers, which would make it another trouble each time.
         return Err(io::Error::new(
             io::ErrorKind::StorageFull,
-            format!(
-                "{room} bytes are free, and {bytes} for it would not leave {checkpoint} for the next checkpoint"
-            ),
+            "No space left but what the next checkpoint needs",
         ));
     }
-    make_file(&*shared.disk, &shared.dir, path, bytes)
+    make_file(&*shared.disk, &shared.dir, &shared.spare_path(), bytes)
 }
 
 /// Makes a file of zeros, durably. Nothing is left behind if that fails.

@@ -1,8 +1,8 @@
 //! Every operation of the disk fails once, and the power is cut at every operation.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::{fs, io};
 
 use proptest::prelude::Rng;
@@ -10,7 +10,7 @@ use proptest::test_runner::{RngAlgorithm, TestRng};
 
 use super::samples::*;
 use crate::log::faults::{Fault, FaultyDisk, PowerCut, after_crash};
-use crate::log::{AppendError, Disk, DiskFile, Log, Options, RealDisk};
+use crate::log::{AppendError, Disk, DiskFile, Keeper, Log, Options, RealDisk};
 
 const ENTRIES: u64 = 24;
 
@@ -234,6 +234,62 @@ impl Disk for Sized {
 
     fn room(&self, _: &Path) -> io::Result<u64> {
         Ok(self.0.load(Ordering::Relaxed))
+    }
+}
+
+/// A disk on which the keeper is at work whenever a segment gets its name.
+#[derive(Debug, Default)]
+struct Busy(Mutex<Option<Keeper>>);
+
+impl Disk for Busy {
+    fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        RealDisk.create(path)
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        RealDisk.open(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let keeper = match to.extension() {
+            Some(extension) if extension == "log" => self.0.lock().unwrap().clone(),
+            _ => None,
+        };
+        if let Some(keeper) = keeper {
+            keeper.release(u64::MAX).unwrap();
+            keeper.prepare().unwrap();
+        }
+        RealDisk.rename(from, to)
+    }
+
+    fn unlink(&self, path: &Path) -> io::Result<()> {
+        RealDisk.unlink(path)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        RealDisk.sync_dir(path)
+    }
+}
+
+/// An append that begins a segment holds no lock: the file must not lose its name to the next one.
+#[test]
+fn a_segment_is_named_while_the_next_one_is_recycled_or_made() {
+    let tmp = tempfile::tempdir().unwrap();
+    let dir = tmp.path().join("log");
+    let disk = Arc::new(Busy::default());
+    let (mut log, _) = Log::open(&dir, tiny(), disk.clone()).unwrap();
+    log.prepare().unwrap();
+    *disk.0.lock().unwrap() = Some(log.keeper());
+    for sequence in 1..=ENTRIES {
+        log.append(&sample(sequence)).unwrap();
+    }
+    *disk.0.lock().unwrap() = None;
+    drop(log);
+    let (_, opened) = Log::open_real(&dir, tiny()).unwrap();
+    assert_eq!(opened.last_sequence, ENTRIES);
+    assert!(opened.oldest_sequence > 1, "nothing was released");
+    for outcome in (1..=ENTRIES).flat_map(|sequence| sample(sequence).outcomes) {
+        assert_eq!(opened.outcomes.get(&outcome.id), Some(&outcome));
     }
 }
 
