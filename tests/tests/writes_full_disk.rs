@@ -173,13 +173,16 @@ fn filled_by_our_log(name: &str, disk: &Path) {
     let run = memory();
     let mut place = Lone::new(disk.join("state"), run.path().join("run"), &FLAGS);
     place.start();
-    let mut after = 0;
-    while after < 100 {
+    let mut written = 0;
+    while place.daemon().count(GIVEN_UP) == 0 {
         let change = place.overwrite(ROWS);
         place.is_done_at_last(&change, name);
-        if place.daemon().count(GIVEN_UP) > 0 {
-            after += 1;
-        }
+        written += 1;
+        assert!(written < 3000, "{name}: it was never full");
+    }
+    for _ in 0..100 {
+        let change = place.overwrite(ROWS);
+        place.is_done_at_last(&change, name);
     }
     refusals_give_advice(&place, name);
     place.check(name);
@@ -200,6 +203,31 @@ fn a_disk_that_our_own_log_fills_empties_itself() {
     let root = tempfile::tempdir().expect("a directory");
     let disk = SmallTmpfs::mount(&root.path().join("disk"), 32 << 20);
     filled_by_our_log("tmpfs", disk.path());
+}
+
+#[test]
+fn what_unfinished_files_took_is_there_for_the_next_start() {
+    let name = "what_unfinished_files_took_is_there_for_the_next_start";
+    if !needs::root(name) {
+        return;
+    }
+    let (root, run) = (tempfile::tempdir().expect("a directory"), memory());
+    let disk = SmallTmpfs::mount(&root.path().join("disk"), 64 << 20);
+    let state = disk.path().join("state");
+    let mut place = Lone::new(state, run.path().join("run"), &FLAGS);
+    place.start();
+    for unfinished in [
+        "state/checkpoints/00000000000000001000.parquet.tmp",
+        "state/sherwood.state_c.parquet.tmp",
+    ] {
+        place.write(20, ROWS).expect("there is room");
+        place.stop();
+        let _there_or_not = fs::remove_file(disk.path().join(unfinished));
+        let full = disk.fill(unfinished);
+        place.start();
+        place.check(unfinished);
+        assert!(room_in(disk.path()) > 1 << 20, "{full:?} is still there");
+    }
 }
 
 /// Puts new rows until the disk is too small for them, then deletes some.

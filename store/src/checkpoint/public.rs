@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, RenameFlags, renameat2};
+use nix::sys::statvfs::statvfs;
 
 use super::error::{CheckpointError, failed};
 use super::files::{Checkpoints, create, remove};
@@ -123,8 +124,10 @@ impl Checkpoints {
         ))
     }
 
-    /// What a crash left where files change places: ours, which is removed, or one that was displaced and not looked at.
+    /// What a crash left where files change places: half of ours or ours, which is removed, or one that was displaced and not
+    /// looked at.
     pub(super) fn rescue(&self) -> Result<(), CheckpointError> {
+        remove(&self.aside("tmp"))?;
         let whole = self.aside("new");
         let is_ours = match fs::read(&whole) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -151,10 +154,10 @@ impl Checkpoints {
     ) -> Result<File, CheckpointError> {
         self.rescue()?;
         let from = File::open(checkpoint).map_err(failed("open", checkpoint))?;
+        self.leaves_room(&from).map_err(failed("write", aside))?;
         paced
             .before(Step::Create)
             .map_err(failed("create", aside))?;
-        remove(aside)?;
         // Others may open it from its first moment on: never with more than it is to have.
         let to = create(aside, self.mode & 0o600).map_err(failed("create", aside))?;
         loop {
@@ -185,6 +188,25 @@ impl Checkpoints {
             .map_err(failed("replace", &self.public))?;
         fs::rename(aside, whole).map_err(failed("rename", aside))?;
         Ok(to)
+    }
+
+    /// C7: the public file is not worth the room of the next checkpoint, without which nothing is written any more.
+    fn leaves_room(&self, checkpoint: &File) -> io::Result<()> {
+        let bytes = checkpoint.metadata()?.len();
+        let old = fs::symlink_metadata(&self.public).map_or(0, |old| old.len());
+        // Where it cannot be said, the copy finds out.
+        let room = statvfs(&self.state_dir).map_or(u64::MAX, |found| {
+            found
+                .blocks_available()
+                .saturating_mul(found.fragment_size())
+        });
+        match room.saturating_add(old) < bytes.saturating_mul(2) {
+            true => Err(io::Error::new(
+                io::ErrorKind::StorageFull,
+                "No space left but what the next checkpoint needs",
+            )),
+            false => Ok(()),
+        }
     }
 
     /// Exchanges `whole` and the public file; where what stood there is now.
