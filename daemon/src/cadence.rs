@@ -68,6 +68,11 @@ impl Cadence {
         self.wait_until(now + RETRY);
     }
 
+    /// What made the last one fail may be over: the next need not wait.
+    pub fn hurry(&mut self) {
+        self.not_before = None;
+    }
+
     fn wait_until(&mut self, limit: Instant) {
         self.not_before = self.not_before.max(Some(limit));
     }
@@ -118,5 +123,7 @@ mod tests {
         cadence.began();
         cadence.failed(start);
         assert_eq!(cadence.due(), Some(start + RETRY));
+        cadence.hurry();
+        assert_eq!(cadence.due(), Some(start + QUIET));
     }
 }

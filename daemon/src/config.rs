@@ -70,6 +70,10 @@ pub struct Args {
     /// not given
     #[arg(long, value_name = "BYTES")]
     pub chunk_bytes: Option<OsString>,
+    /// Size of the log's segments, a multiple of 4096; the next one is always ready, so a disk needs
+    /// room for two
+    #[arg(long, value_name = "BYTES")]
+    pub log_segment_bytes: Option<OsString>,
     /// Users who may write beside the daemon's own and root: names or numbers, with commas
     #[arg(long, value_name = "USERS")]
     pub access_write_users: Option<OsString>,
@@ -134,6 +138,8 @@ pub struct Config {
     /// Bytes aimed at for a chunk; `None`: chosen by the state's size. At most a quarter of
     /// `region_bytes`, where both are given.
     pub chunk_bytes: Option<usize>,
+    /// Bytes of a segment of the log, a multiple of 4096.
+    pub log_segment_bytes: u64,
     /// Who may write beside the daemon's own user and group: names or numbers.
     pub access: Writers,
     /// How much clients may ask for.
@@ -153,7 +159,7 @@ pub struct Writers {
 const CHUNKS_PER_REGION: u64 = 4;
 
 /// Every key, and what its value must be.
-const KEYS: [(&str, &str); 19] = [
+const KEYS: [(&str, &str); 20] = [
     ("state_dir", "a path"),
     ("run_dir", "a path"),
     (
@@ -178,6 +184,10 @@ const KEYS: [(&str, &str); 19] = [
         "a whole number of bytes, a power of two from 4096 on (small ones, below 65536, are for tests)",
     ),
     ("chunk_bytes", "a whole number of bytes above 0"),
+    (
+        "log_segment_bytes",
+        "a whole number of bytes, a multiple of 4096 from 65536 to 1073741824",
+    ),
     (
         "access.write_users",
         "a list of users, by name or number, in the file as [\"ann\", 1001], else with commas",
@@ -360,6 +370,7 @@ impl Sources {
             &args.snapshot_mode,
             &args.region_bytes,
             &args.chunk_bytes,
+            &args.log_segment_bytes,
             &args.access_write_users,
             &args.access_write_groups,
             &args.limits_connections,
@@ -439,9 +450,9 @@ mod tests {
 
     #[test]
     fn every_setting_can_be_given_in_all_three_ways() {
-        let values = [
-            "/d", "/d", "c", "json", "debug", "50", "0600", "8192", "4096", "ann,7", "ops", "5",
-            "6", "90000000", "2000", "9", "10", "3000", "11",
+        let values: [&str; KEYS.len()] = [
+            "/d", "/d", "c", "json", "debug", "50", "0600", "8192", "4096", "65536", "ann,7",
+            "ops", "5", "6", "90000000", "2000", "9", "10", "3000", "11",
         ];
         for ((key, _), value) in KEYS.into_iter().zip(values) {
             let toml = if key.starts_with("access") {
@@ -502,6 +513,8 @@ mod tests {
             ("region_bytes = 12288", "12288"),
             ("region_bytes = 2048", "2048"),
             ("chunk_bytes = 0", "0"),
+            ("log_segment_bytes = 32768", "32768"),
+            ("log_segment_bytes = 65537", "65537"),
         ] {
             let error = resolve(Some(&format!("{DIRS}{line}\n")), &[], &[]).unwrap_err();
             assert!(error.contains(place), "{line}: {error}");

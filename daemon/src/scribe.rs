@@ -28,7 +28,7 @@ use sherwood_client::Snapshot;
 use sherwood_client::locate::StateDir;
 use sherwood_shared::in_use::is_open_for_writing;
 use sherwood_store::checkpoint::{
-    CheckpointError, Checkpoints, Halt, Pace, Position, Rejected, Share, Step,
+    CheckpointError, Checkpoints, Halt, Pace, Position, Rejected, Room, Share, Step,
 };
 
 use crate::cadence::{COURTESY, SHARE};
@@ -53,6 +53,8 @@ pub enum Job {
         /// What the loop knows to stand there, and may be replaced.
         known: Known,
     },
+    /// Give up what is kept in case: the disk is full ([`Checkpoints::make_room`]).
+    MakeRoom,
     /// Make the metadata say this.
     Metadata(Facts),
 }
@@ -94,6 +96,8 @@ pub enum Report {
         /// Why.
         error: CheckpointError,
     },
+    /// What could be given up is.
+    Room(Result<Room, CheckpointError>),
     /// The base is the foreign file, or not.
     Base(Result<(), CheckpointError>),
     /// The metadata says it; `Some`: not yet, but try then.
@@ -198,6 +202,11 @@ fn work(
             Job::Publish { checkpoint, known } => {
                 publish(checkpoints, checkpoint, &known, &mut pace)
             }
+            Job::MakeRoom => {
+                // Everybody waits for it.
+                let mut pace = Here::new(Share::new(0, stop), dir);
+                Report::Room(checkpoints.make_room(&mut pace))
+            }
             Job::Metadata(facts) => Report::Metadata(keeper.tend(&facts, Instant::now())),
         }));
         report(done.unwrap_or_else(|_| kind.failed(checkpoints.public_path())));
@@ -212,6 +221,7 @@ fn work(
 enum Kind {
     Checkpoint,
     Publish,
+    MakeRoom,
     Metadata,
 }
 
@@ -220,6 +230,7 @@ impl Job {
         match self {
             Self::Checkpoint { .. } => Kind::Checkpoint,
             Self::Publish { .. } => Kind::Publish,
+            Self::MakeRoom => Kind::MakeRoom,
             Self::Metadata(_) => Kind::Metadata,
         }
     }
@@ -239,6 +250,7 @@ impl Kind {
                 checkpoint: PathBuf::new(),
                 error,
             },
+            Self::MakeRoom => Report::Room(Err(error)),
             Self::Metadata => Report::Metadata(Ok(None)),
         }
     }

@@ -237,6 +237,8 @@ pub fn begin<E: Ends>(
             "the run directory is not on a tmpfs: snapshots work, but are written to a disk; prefer a directory under /run or /dev/shm"
         );
     }
+    // Before anything is written: what it removes may be all the room there is.
+    let checkpoints = Checkpoints::open(&dir, &cluster, config.snapshot_mode & 0o666)?;
     let (generations, first) = {
         let path = run_dir.join(cluster.snapshot_file_name());
         let above = above.max(recovered.position.generation);
@@ -249,10 +251,10 @@ pub fn begin<E: Ends>(
             position: position.sequence,
             base_generation: first,
             history: generations.history(),
+            segment_bytes: config.log_segment_bytes,
             ..store_log::Options::default()
         },
     )?;
-    let checkpoints = Checkpoints::open(&dir, &cluster, config.snapshot_mode & 0o666)?;
     checkpoints.set_damaged_aside(&recovered.damaged)?;
     let options = Options {
         run_dir,

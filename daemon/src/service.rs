@@ -500,6 +500,10 @@ fn needs_restart(now: &Config, next: &Config) -> Vec<&'static str> {
         ("snapshot_mode", now.snapshot_mode != next.snapshot_mode),
         ("region_bytes", now.region_bytes != next.region_bytes),
         ("chunk_bytes", now.chunk_bytes != next.chunk_bytes),
+        (
+            "log_segment_bytes",
+            now.log_segment_bytes != next.log_segment_bytes,
+        ),
         ("limits", now.limits != next.limits),
     ]
     .into_iter()

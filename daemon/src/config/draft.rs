@@ -21,6 +21,7 @@ pub(super) struct Draft {
     snapshot_mode: Option<u32>,
     region_bytes: Option<u64>,
     chunk_bytes: Option<usize>,
+    log_segment_bytes: Option<u64>,
     access: Writers,
     limits: Limits,
 }
@@ -113,6 +114,11 @@ impl Draft {
                     .filter(|&n| n > 0)
                     .and_then(|n| n.try_into().ok()),
             ),
+            "log_segment_bytes" => put(
+                &mut self.log_segment_bytes,
+                raw.number()
+                    .filter(|n| (1 << 16..=1 << 30).contains(n) && n.is_multiple_of(4096)),
+            ),
             "access.write_users" => set(&mut self.access.users, raw.names()),
             "access.write_groups" => set(&mut self.access.groups, raw.names()),
             "limits.connections" => set(&mut self.limits.connections, count(raw)),
@@ -171,6 +177,7 @@ impl Draft {
             snapshot_mode: self.snapshot_mode.unwrap_or(0o644),
             region_bytes: self.region_bytes,
             chunk_bytes: self.chunk_bytes,
+            log_segment_bytes: self.log_segment_bytes.unwrap_or(16 << 20),
             access: self.access,
             limits: self.limits,
         })

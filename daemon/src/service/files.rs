@@ -22,6 +22,9 @@ use crate::served::ServedEngine;
 /// How soon to try the public name again while somebody else is at work there.
 const HELD_FOR: Duration = Duration::from_millis(500);
 
+/// How soon to make room again on a full disk that still has none.
+const ROOM_INTERVAL: Duration = Duration::from_secs(1);
+
 /// What the loop knows of the files that it keeps true.
 pub(super) struct Files {
     scribe: Scribe,
@@ -33,6 +36,8 @@ pub(super) struct Files {
     is_publishing: bool,
     metadata_due: Option<Instant>,
     is_writing_metadata: bool,
+    /// Room is not made again before.
+    next_room: Instant,
 }
 
 impl Files {
@@ -47,6 +52,9 @@ impl Files {
         epoch: u64,
     ) -> Result<Self, StartError> {
         let now = Instant::now();
+        // L15.
+        let bytes = std::fs::metadata(&newest).map_or(0, |found| found.len());
+        engine.journal().keeper().has_checkpoint(bytes);
         let mut keeper = MetadataKeeper::new(engine.publisher().dir().path());
         let metadata_due = match keeper.tend(&engine.publisher().facts(), now) {
             Ok(due) => due,
@@ -74,6 +82,7 @@ impl Files {
             is_publishing: false,
             metadata_due,
             is_writing_metadata: false,
+            next_room: now,
         })
     }
 
@@ -98,6 +107,20 @@ impl Files {
     /// The public file is missing or cannot be found: give whoever may be replacing it a moment.
     pub(super) fn owe_public(&mut self, now: Instant) {
         self.public_due.get_or_insert(now + COURTESY);
+    }
+
+    /// The log has no room (L5, L15). The next checkpoint lets some of it go; where none is owed only what is kept in case is left.
+    pub(super) fn log_is_full(&mut self, now: Instant) {
+        if self.cadence.is_idle() {
+            self.make_room(now);
+        }
+    }
+
+    /// The disk is full, of our own files perhaps.
+    fn make_room(&mut self, now: Instant) {
+        if now >= self.next_room && self.ask(Job::MakeRoom) {
+            self.next_room = now + ROOM_INTERVAL;
+        }
     }
 
     /// Asks the scribe.
@@ -184,6 +207,7 @@ impl<E: Ends> Service<E> {
                 release,
             } => {
                 self.files.cadence.succeeded();
+                self.engine.journal().keeper().has_checkpoint(bytes);
                 self.files.newest = path;
                 self.files.public_due.get_or_insert(now);
                 debug!(
@@ -201,6 +225,9 @@ impl<E: Ends> Service<E> {
             }
             Report::CheckpointFailed(error) => {
                 self.files.cadence.failed(now);
+                if error.is_full() {
+                    self.files.make_room(now);
+                }
                 let text = chain(&error);
                 if self.troubles.checkpoint.is_new(&text) {
                     warn!(
@@ -251,6 +278,23 @@ impl<E: Ends> Service<E> {
                         "the state file is not written; the private checkpoint and the log hold everything"
                     );
                 }
+            }
+            Report::Room(Ok(room)) => {
+                if room.through > 0 {
+                    let _it_lives = self.log_keeper.send(Chore::Release(room.through));
+                }
+                if room.given_up > 0 {
+                    warn!(
+                        files = room.given_up,
+                        sequence = room.through,
+                        "the disk is full: the older checkpoint, older bases and the log before the newest checkpoint are given up for room"
+                    );
+                    // Enough for a checkpoint, perhaps, and then more of the log goes.
+                    self.files.cadence.hurry();
+                }
+            }
+            Report::Room(Err(error)) => {
+                debug!(error = chain(&error), "no room is made on the full disk");
             }
             Report::Base(result) => {
                 self.looks.base_came(result.is_ok(), now);

@@ -67,11 +67,10 @@ impl<E: Ends> Service<E> {
         }
         let committed = committed?;
         self.announce();
-        let Some(committed) = committed else {
-            return Ok(());
-        };
         let now = Instant::now();
-        if committed.generation != before {
+        if let Some(committed) = &committed
+            && committed.generation != before
+        {
             self.files.changed(now);
             match self.engine.publisher().housekeep() {
                 Ok(()) => {}
@@ -79,9 +78,12 @@ impl<E: Ends> Service<E> {
                 Err(error) => debug!(error = chain(&error), "no room is kept ready"),
             }
         }
+        // Also after a group of which nothing was logged, for want of room perhaps: only who asks for a segment finds out.
         if !self.is_segment_asked && self.engine.journal().needs_segment() {
-            // Also where nothing changed, and outcomes alone fill the log: a checkpoint lets old segments go.
-            self.files.changed(now);
+            if committed.is_some() {
+                // Also where nothing changed, and outcomes alone fill the log: a checkpoint lets old segments go.
+                self.files.changed(now);
+            }
             self.is_segment_asked = self.log_keeper.send(Chore::Prepare).is_ok();
         }
         Ok(())
@@ -146,6 +148,9 @@ impl<E: Ends> Service<E> {
                 }
             }
             Err(error) => {
+                if error.is_full() {
+                    self.files.log_is_full(Instant::now());
+                }
                 let text = chain(&error);
                 if self.troubles.log.is_new(&text) {
                     warn!(

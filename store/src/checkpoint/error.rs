@@ -7,6 +7,8 @@ use parquet::errors::ParquetError;
 use sherwood_client::ReadError;
 use sherwood_shared::state::StateError;
 
+use crate::log::is_full;
+
 /// Why a checkpoint was not written or not made public. Those that were there still are, and the log holds
 /// everything that a new one would: try again later.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +48,14 @@ pub enum CheckpointError {
         /// The file.
         path: PathBuf,
     },
+}
+
+impl CheckpointError {
+    /// Is it for want of room on the disk?
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if is_full(source))
+    }
 }
 
 /// Names what failed.

@@ -20,18 +20,24 @@
 //!   more of ours, one that is too new would let old values of ours come back.
 //! - **C4** The second newest private checkpoint stays until a newer one is durable (C1), and so does the log from it on: who
 //!   releases the log asks [`Checkpoints::oldest_kept`].
+//!   Only a full disk is a reason to give the older one up (C7), once the newest was read whole.
 //! - **C5** Beside the snapshot there is one column on the heap at a time, as an array and encoded, then encoded and compressed. A row is
 //!   not split between pages and the document is one row, so a column is one page, and all of it is encoded before any is written.
 //! - **C6** A log exists before the first checkpoint does, so that a checkpoint without a log is always a loss.
+//! - **C7** A disk that our own files fill empties itself: [`Checkpoints::make_room`], then the log goes up to the newest
+//!   checkpoint, and a new checkpoint has room. Nor does the public file take the room of the next one: it stays what it is.
 //!
 //! Not promised: that the public file is the newest checkpoint at every moment; nothing of ours reads it for that.
 
+mod bases;
 mod encode;
 mod error;
 mod export;
 mod files;
 mod keys;
 mod pace;
+mod public;
+mod rejected;
 mod sink;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -40,10 +46,13 @@ pub use self::error::CheckpointError;
 pub use self::export::export;
 #[cfg(test)]
 pub(crate) use self::files::file_name;
-pub use self::files::{Checkpoints, Exchanged, Listed, Public, Rejected, Written, list};
-pub(crate) use self::files::{stamp, sync_directory};
+pub(crate) use self::files::sync_directory;
+pub use self::files::{Checkpoints, Listed, Room, Written, list};
 pub use self::keys::{Position, is_checkpoint, read_position};
 pub use self::pace::{Free, Halt, Pace, Share, Step};
+pub use self::public::{Exchanged, Public};
+pub use self::rejected::Rejected;
+pub(crate) use self::rejected::stamp;
 
 /// The directory of private checkpoints, in the state directory.
 pub const DIRECTORY: &str = "checkpoints";

@@ -37,6 +37,23 @@ pub enum Step {
 }
 
 impl Step {
+    /// Every step.
+    pub const ALL: [Self; 13] = [
+        Self::Create,
+        Self::Gather,
+        Self::Encode,
+        Self::Allocate,
+        Self::Write,
+        Self::Seal,
+        Self::Sync,
+        Self::Name,
+        Self::Copy,
+        Self::Publish,
+        Self::Base,
+        Self::SyncDirectory,
+        Self::Remove,
+    ];
+
     /// As tests name it.
     #[must_use]
     pub fn name(self) -> &'static str {

@@ -169,6 +169,52 @@ fn a_checkpoint_is_written_made_public_and_found_again() {
     );
 }
 
+#[test]
+fn on_a_full_disk_what_is_kept_in_case_is_given_up_for_a_newest_checkpoint_that_is_whole() {
+    let case = Case::new();
+    let checkpoints = case.open();
+    assert_eq!(checkpoints.make_room(&mut Free).unwrap(), Room::default());
+    for sequence in 1..4 {
+        let state = state(sequence.try_into().unwrap());
+        let written = checkpoints
+            .write(&snapshot(&state), at(sequence), &mut Free)
+            .unwrap();
+        checkpoints.publish(&written.path, &mut Free).unwrap();
+    }
+    let newest = checkpoints.list().unwrap()[0].path.clone();
+    let good = fs::read(&newest).unwrap();
+    let mut damaged = good.clone();
+    damaged[100] ^= 1;
+    fs::write(&newest, damaged).unwrap();
+    let error = checkpoints.make_room(&mut Free).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            CheckpointError::Io {
+                action: "rely on",
+                ..
+            }
+        ),
+        "{error:?}"
+    );
+    assert_eq!(checkpoints.list().unwrap().len(), 3);
+    fs::write(&newest, good).unwrap();
+    let bases = checkpoints.bases().unwrap().len();
+    let room = checkpoints.make_room(&mut Free).unwrap();
+    assert_eq!(room.through, 3);
+    assert!(bases > 2 && room.given_up > 2, "{room:?} of {bases} bases");
+    for path in [&newest, &case.public(), &checkpoints.base()] {
+        assert_eq!(read(path), state(3), "{path:?}");
+    }
+    let left: Vec<u64> = checkpoints
+        .list()
+        .unwrap()
+        .iter()
+        .map(|l| l.sequence)
+        .collect();
+    assert_eq!((left, checkpoints.oldest_kept().unwrap()), (vec![3], 0));
+}
+
 /// Fails at one step; as a full disk does, or as a crash does: then every later step fails too, and nothing is cleaned up.
 struct Failing {
     left: usize,

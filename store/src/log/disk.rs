@@ -10,6 +10,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
 use nix::fcntl::{FallocateFlags, OFlag};
+use nix::sys::statvfs::statvfs;
 
 /// A file that is written.
 pub trait DiskFile: Send + Sync + Debug {
@@ -71,6 +72,15 @@ pub trait Disk: Send + Sync + Debug {
     ///
     /// The kernel's.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
+
+    /// How many bytes more its file system takes.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    fn room(&self, _dir: &Path) -> io::Result<u64> {
+        Ok(u64::MAX)
+    }
 }
 
 /// The kernel's file system.
@@ -110,6 +120,13 @@ impl Disk for RealDisk {
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         File::open(path)?.sync_all()
+    }
+
+    fn room(&self, dir: &Path) -> io::Result<u64> {
+        let found = statvfs(dir)?;
+        Ok(found
+            .blocks_available()
+            .saturating_mul(found.fragment_size()))
     }
 }
 
@@ -168,7 +185,7 @@ pub(super) fn write_zeros(file: &dyn DiskFile, mut from: u64, to: u64) -> io::Re
 }
 
 /// Is it one of the errors of a full disk?
-pub(super) fn is_full(error: &io::Error) -> bool {
+pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded

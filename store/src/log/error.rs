@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use super::bytes::Malformed;
+use super::disk::is_full;
 
 /// What every error about damage ends with.
 const ADVICE: &str = "Nothing was changed. `sherwood recover list` shows what is whole. Put the missing files back; or go back to \
@@ -211,4 +212,15 @@ pub enum KeepError {
     /// What is to be released cannot be read.
     #[error("cannot release old segments of the log")]
     Log(#[from] LogError),
+}
+
+impl KeepError {
+    /// Is it for want of room on the disk?
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::Io { source, .. } | Self::Log(LogError::Io { source, .. }) => is_full(source),
+            Self::Log(_) => false,
+        }
+    }
 }

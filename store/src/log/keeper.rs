@@ -4,9 +4,14 @@
 //!   overwrites what is there: its sync has no metadata to write, and a full disk is met here and not there.
 //! - **L6** A segment goes only after the outcomes in it are durable elsewhere, and the manifest says that it may be gone
 //!   (Y2). Then it is deleted or, one of them, filled with zeros for a new life (L1).
+//! - **L14** Room for saving outcomes is held back in a file of its own. Where a disk has become full, L6 takes room before it
+//!   gives any: then that file goes first.
+//! - **L15** A new segment leaves room for the next checkpoint, which has at most what the newest one has and what the log has. Without
+//!   it the log takes the room of the very checkpoint that would let it go.
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sherwood_shared::pause;
@@ -20,6 +25,9 @@ use super::read::undecodable;
 use super::segment::SegmentHeader;
 use super::writer::Options;
 use crate::outcomes::{Outcomes, list_files, read_file, write_file};
+
+/// The file that holds room back (L14).
+const RESERVE: &str = "room.reserve";
 
 /// More files of outcomes than this are merged into one.
 const FILES: usize = 8;
@@ -40,6 +48,20 @@ pub(super) struct Shared {
     pub(super) manifest: Mutex<ManifestFile>,
     /// Held while files are made or go; an append waits for it only if it needs a segment that is not ready.
     pub(super) keeping: Mutex<Leftover>,
+    /// L15: the newest checkpoint's length.
+    pub(super) checkpoint_bytes: AtomicU64,
+    /// Files that were made to become segments.
+    pub(super) spares: AtomicU64,
+}
+
+impl Shared {
+    /// A name that no other has: an append that names its segment waits for nobody, and the next one may be made or recycled
+    /// at that moment.
+    fn spare_path(&self) -> PathBuf {
+        // ORDER spares: a number by itself.
+        let number = self.spares.fetch_add(1, Ordering::Relaxed);
+        self.dir.join(format!("{number}.spare"))
+    }
 }
 
 /// Files that may go.
@@ -74,15 +96,21 @@ impl Keeper {
     pub fn prepare(&self) -> Result<bool, KeepError> {
         let shared = &self.0;
         let _keeping = lock(&shared.keeping);
-        if lock(&shared.spare).is_some() {
-            return Ok(false);
+        let is_owed = lock(&shared.spare).is_none();
+        if is_owed {
+            pause::at("log: prepare a segment");
+            let spare = make_spare(shared, shared.options.segment_bytes)
+                .map_err(|source| io("prepare a segment in", &shared.dir, source))?;
+            *lock(&shared.spare) = Some(spare);
         }
-        pause::at("log: prepare a segment");
-        let path = shared.dir.join("next.spare");
-        let spare = make_spare(shared, &path, shared.options.segment_bytes)
-            .map_err(|source| io("prepare", &path, source))?;
-        *lock(&shared.spare) = Some(spare);
-        Ok(true)
+        self.hold_back();
+        Ok(is_owed)
+    }
+
+    /// L15: the newest checkpoint has so many bytes.
+    pub fn has_checkpoint(&self, bytes: u64) {
+        // ORDER checkpoint_bytes: a number by itself.
+        self.0.checkpoint_bytes.store(bytes, Ordering::Relaxed);
     }
 
     /// Lets go of segments whose entries all have sequences up to `through`, after saving their outcomes (L6).
@@ -94,6 +122,16 @@ impl Keeper {
     pub fn release(&self, through: u64) -> Result<u64, KeepError> {
         let shared = &self.0;
         let mut leftover = lock(&shared.keeping);
+        match self.release_once(through, &mut leftover) {
+            Err(error) if error.is_full() && self.give_back() => {
+                self.release_once(through, &mut leftover)
+            }
+            released => released,
+        }
+    }
+
+    fn release_once(&self, through: u64, leftover: &mut Leftover) -> Result<u64, KeepError> {
+        let shared = &self.0;
         let (going, begins) = going(&lock(&shared.live), through);
         if let (Some(first), Some(_)) = (going.first(), going.last()) {
             pause::at("log: save outcomes");
@@ -104,12 +142,35 @@ impl Keeper {
                 .map_err(|source| io("write the manifest in", &shared.dir, source))?;
             lock(&shared.live).drain(..going.len());
             leftover.extend(going.into_iter().map(|live| live.path));
-            self.merge_outcomes(&mut leftover)?;
+            self.merge_outcomes(leftover)?;
             leftover.extend(torn_files(&shared.dir, begins - 1));
         }
         pause::at("log: delete segments");
-        self.delete(&mut leftover)?;
+        self.delete(leftover)?;
         Ok(begins)
+    }
+
+    /// L14, if there is room for it.
+    fn hold_back(&self) {
+        let shared = &self.0;
+        let path = shared.dir.join(RESERVE);
+        if path.exists() {
+            return;
+        }
+        let held = shared.disk.create(&path).and_then(|file| {
+            // Enough for the outcomes of the segments that go, unless their ids are long.
+            file.allocate(shared.options.segment_bytes / 2)
+        });
+        if let Err(error) = held {
+            let _gone_or_not = shared.disk.unlink(&path);
+            tracing::debug!(path = %path.display(), %error, "no room is held back");
+        }
+    }
+
+    /// Gives the room of L14 back; `false`: there was none.
+    fn give_back(&self) -> bool {
+        let shared = &self.0;
+        shared.disk.unlink(&shared.dir.join(RESERVE)).is_ok()
     }
 
     fn save_outcomes(&self, going: &[Live], range: (u64, u64)) -> Result<(), KeepError> {
@@ -204,7 +265,7 @@ impl Keeper {
         if std::fs::metadata(path).map(|found| found.len()).ok() != Some(bytes) {
             return false;
         }
-        let spare = shared.dir.join("next.spare");
+        let spare = shared.spare_path();
         let recycled = || -> io::Result<Spare> {
             shared.disk.rename(path, &spare)?;
             // Before the zeros: a crash must not leave a segment's name on them.
@@ -264,11 +325,27 @@ fn torn_files(dir: &Path, through: u64) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Makes a file of zeros, durably (L5). Nothing is left behind if that fails.
-pub(super) fn make_spare(shared: &Shared, path: &Path, bytes: u64) -> io::Result<Spare> {
-    make_file(&*shared.disk, &shared.dir, path, bytes)
+/// Makes a segment to come, durably (L5), if that leaves room (L15). Nothing is left behind if that fails.
+pub(super) fn make_spare(shared: &Shared, bytes: u64) -> io::Result<Spare> {
+    let log: u64 = lock(&shared.live)
+        .iter()
+        .map(|live| live.header.bytes)
+        .sum();
+    // ORDER checkpoint_bytes: a number by itself.
+    let checkpoint = log.saturating_add(shared.checkpoint_bytes.load(Ordering::Relaxed));
+    // Where it cannot be said, whoever makes the file finds out.
+    let room = shared.disk.room(&shared.dir).unwrap_or(u64::MAX);
+    if room < bytes.saturating_add(checkpoint) {
+        // Without numbers, which would make it another trouble each time.
+        return Err(io::Error::new(
+            io::ErrorKind::StorageFull,
+            "No space left but what the next checkpoint needs",
+        ));
+    }
+    make_file(&*shared.disk, &shared.dir, &shared.spare_path(), bytes)
 }
 
+/// Makes a file of zeros, durably. Nothing is left behind if that fails.
 pub(super) fn make_file(disk: &dyn Disk, dir: &Path, path: &Path, bytes: u64) -> io::Result<Spare> {
     let _there_or_not = disk.unlink(path);
     let made = || {

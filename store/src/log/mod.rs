@@ -34,6 +34,7 @@ use std::path::Path;
 
 pub use self::bytes::Malformed;
 pub use self::chain::TornTail;
+pub(crate) use self::disk::is_full;
 pub use self::disk::{Disk, DiskFile, RealDisk};
 pub use self::error::{AppendError, KeepError, Last, LogError};
 pub use self::follow::{FollowError, Follower};

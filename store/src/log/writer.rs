@@ -11,6 +11,7 @@
 
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::{fs, io};
 
@@ -218,6 +219,8 @@ impl Log {
             spare: Mutex::new(None),
             manifest: Mutex::new(manifest),
             keeping: Mutex::new(Vec::new()),
+            checkpoint_bytes: AtomicU64::new(0),
+            spares: AtomicU64::new(0),
         };
         let is_new = offset == SEGMENT_HEADER as u64;
         let log = Self {
@@ -439,8 +442,9 @@ impl Log {
         if !is_full(&source) {
             return self.poison(doing, source);
         }
-        if spare.bytes == self.shared.options.segment_bytes {
-            *lock(&self.shared.spare) = Some(spare);
+        let mut ready = lock(&self.shared.spare);
+        if spare.bytes == self.shared.options.segment_bytes && ready.is_none() {
+            *ready = Some(spare);
         } else {
             let _gone_or_not = self.shared.disk.unlink(&spare.path);
         }
@@ -451,8 +455,7 @@ impl Log {
         let shared = Arc::clone(&self.shared);
         let usual = shared.options.segment_bytes;
         let made = if needed > usual {
-            let path = shared.dir.join("large.spare");
-            make_spare(&shared, &path, needed.next_multiple_of(4096))
+            make_spare(&shared, needed.next_multiple_of(4096))
         } else {
             let ready = lock(&shared.spare).take();
             if let Some(ready) = ready {
@@ -463,7 +466,7 @@ impl Log {
             let ready = lock(&shared.spare).take();
             match ready {
                 Some(ready) => return Ok(ready),
-                None => make_spare(&shared, &shared.dir.join("next.spare"), usual),
+                None => make_spare(&shared, usual),
             }
         };
         made.map_err(|source| {

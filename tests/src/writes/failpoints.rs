@@ -5,7 +5,8 @@
 //! - `TEST_DIE`: the file holds a step and a number, `publish: store the head\n3`; it is read and deleted at
 //!   the start, and the daemon kills itself with SIGKILL when it comes to that step for the third time. Deleted, so
 //!   that the next start lives.
-//! - `TEST_STEPS`: the name of each step that the daemon comes to is appended, once.
+//! - `TEST_STEPS`: the name of each step that the daemon comes to is appended, once; and where it dies,
+//!   `died: publish: store the head`.
 
 use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
@@ -22,6 +23,9 @@ use sherwood_shared::pause;
 pub const DIE: &str = "TEST_DIE";
 /// The variable with the path of the file that steps are noted in.
 pub const STEPS: &str = "TEST_STEPS";
+
+/// Before the name of a step that was died at.
+const DIED: &str = "died: ";
 
 /// Arms this process as its environment says.
 pub fn hook() {
@@ -43,16 +47,22 @@ pub fn hook() {
             && wanted == step
             && times.fetch_add(1, Ordering::Relaxed) + 1 == *nth
         {
+            note(steps.as_deref(), &format!("{DIED}{step}"));
             let _dies_here = kill(Pid::this(), Signal::SIGKILL);
         }
-        if let (Some(path), Ok(mut noted)) = (&steps, noted.lock())
+        if let Ok(mut noted) = noted.lock()
             && noted.insert(step)
         {
-            let file = OpenOptions::new().create(true).append(true).open(path);
-            // A test that finds no steps fails by itself.
-            let _ = file.and_then(|mut file| writeln!(file, "{step}"));
+            note(steps.as_deref(), step);
         }
     });
+}
+
+fn note(path: Option<&Path>, line: &str) {
+    let Some(path) = path else { return };
+    let file = OpenOptions::new().create(true).append(true).open(path);
+    // A test that finds no steps fails by itself.
+    let _ = file.and_then(|mut file| writeln!(file, "{line}"));
 }
 
 /// Says where the next daemon that starts dies.
@@ -68,5 +78,37 @@ pub fn arm(file: &Path, step: &str, nth: u64) {
 #[must_use]
 pub fn noted(file: &Path) -> BTreeSet<String> {
     let text = fs::read_to_string(file).unwrap_or_default();
-    text.lines().map(str::to_owned).collect()
+    let steps = text.lines().filter(|line| !line.starts_with(DIED));
+    steps.map(str::to_owned).collect()
+}
+
+/// How often a daemon died at this step.
+#[must_use]
+pub fn deaths(file: &Path, step: &str) -> u64 {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    let died = text
+        .lines()
+        .filter(|line| line.strip_prefix(DIED) == Some(step));
+    died.count() as u64
+}
+
+/// The steps that stand in the sources of a directory, as the text of a call.
+///
+/// # Panics
+///
+/// If they cannot be read.
+#[must_use]
+pub fn written(sources: &Path) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for entry in fs::read_dir(sources).expect("a directory of sources") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            found.append(&mut written(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = fs::read_to_string(&path).expect("a source");
+            let calls = text.split("pause::at(\"").skip(1);
+            found.extend(calls.filter_map(|call| Some(call.split_once('"')?.0.to_owned())));
+        }
+    }
+    found
 }

@@ -10,6 +10,7 @@
 //! - [`way`]: the way to a daemon; [`stand_in`]: a small store to try all of this on;
 //! - [`load`], [`crash`]: writers at work, and what happens to the daemon meanwhile;
 //! - [`sherwood`]: the daemon as such a store; [`failpoints`]: its death at a named step;
+//! - [`lone`]: one writer of large rows, for disks that are to be full;
 //! - [`historian`]: a process that makes a history; [`foreign`]: writers that know nothing but the Parquet file.
 //!
 //! Each checker is itself tested against planted faults (`tests/writes_checkers.rs`, `tests/writes_harness.rs`):
@@ -22,6 +23,7 @@ pub mod historian;
 pub mod history;
 pub mod ledger;
 pub mod load;
+pub mod lone;
 pub mod model;
 pub mod power;
 pub mod sherwood;

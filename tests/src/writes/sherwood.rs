@@ -120,6 +120,8 @@ impl Store for Sherwood {
         let mut command = daemon::command(flags);
         if let Some(die) = &self.die {
             command.env(failpoints::DIE, die);
+            // So that it comes to the steps between two segments and to regions that are used again, too.
+            command.args(["--log-segment-bytes", "65536", "--region-bytes", "65536"]);
         }
         if let Some(steps) = &self.steps {
             command.env(failpoints::STEPS, steps);
@@ -134,14 +136,14 @@ impl Store for Sherwood {
             let Some(daemon) = &mut self.daemon else {
                 return Err("it was not started".to_owned());
             };
-            if daemon.count("ready") > 0 {
-                return Ok(());
-            }
-            // One that had to die, and did so before it was ready, is started again.
+            // One that had to die, before it was ready or after, is started again.
             let died_as_told = self.die.is_some() && !daemon.is_running();
             if died_as_told && begun.elapsed() < LONG {
                 self.start()?;
                 continue;
+            }
+            if daemon.count("ready") > 0 {
+                return Ok(());
             }
             if !daemon.is_running() || begun.elapsed() > LONG {
                 return Err(format!("it is not ready:\n{}", self.said()));

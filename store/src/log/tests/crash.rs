@@ -1,15 +1,16 @@
 //! Every operation of the disk fails once, and the power is cut at every operation.
 
-use std::fs;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::{fs, io};
 
 use proptest::prelude::Rng;
 use proptest::test_runner::{RngAlgorithm, TestRng};
 
 use super::samples::*;
 use crate::log::faults::{Fault, FaultyDisk, PowerCut, after_crash};
-use crate::log::{AppendError, Disk, Log, Options};
+use crate::log::{AppendError, Disk, DiskFile, Keeper, Log, Options, RealDisk};
 
 const ENTRIES: u64 = 24;
 
@@ -164,4 +165,159 @@ fn a_torn_record_is_kept_aside_and_cut_off() {
     drop(log);
     let (_, opened) = Log::open_real(&dir, small()).unwrap();
     assert_eq!((opened.torn, opened.last_sequence), (None, 3));
+}
+
+/// L14: what is held back makes room at whatever operation there is none.
+#[test]
+fn a_release_on_a_full_disk_uses_the_room_that_is_held_back() {
+    let release = |full_at: Option<u64>| {
+        let tmp = tempfile::tempdir().unwrap();
+        let dir = tmp.path().join("log");
+        let disk = FaultyDisk::default();
+        let (mut log, _) = Log::open(&dir, tiny(), Arc::new(disk.clone())).unwrap();
+        log.prepare().unwrap();
+        for sequence in 1..=ENTRIES {
+            log.append(&sample(sequence)).unwrap();
+        }
+        assert!(dir.join("room.reserve").exists());
+        let before = disk.plan.operations();
+        if let Some(number) = full_at {
+            disk.plan.fail(before + number, Fault::Full);
+        }
+        let oldest = log
+            .release(ENTRIES)
+            .unwrap_or_else(|error| panic!("{full_at:?}: {error:?}"));
+        let operations = disk.plan.operations() - before;
+        drop(log);
+        let what = format!("full at {full_at:?}");
+        let (_, opened) = Log::open(&dir, tiny(), Arc::new(FaultyDisk::default())).unwrap();
+        assert_eq!(opened.oldest_sequence, oldest, "{what}");
+        for outcome in (1..=ENTRIES).flat_map(|sequence| sample(sequence).outcomes) {
+            assert_eq!(opened.outcomes.get(&outcome.id), Some(&outcome), "{what}");
+        }
+        (oldest, operations)
+    };
+    let (oldest, operations) = release(None);
+    assert!(
+        oldest > 1 && operations > 8,
+        "{oldest} after {operations} operations"
+    );
+    for number in 0..operations {
+        assert_eq!(release(Some(number)).0, oldest);
+    }
+}
+
+/// A disk that says how much room it has.
+#[derive(Debug, Default)]
+struct Sized(AtomicU64);
+
+impl Disk for Sized {
+    fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        RealDisk.create(path)
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        RealDisk.open(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        RealDisk.rename(from, to)
+    }
+
+    fn unlink(&self, path: &Path) -> io::Result<()> {
+        RealDisk.unlink(path)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        RealDisk.sync_dir(path)
+    }
+
+    fn room(&self, _: &Path) -> io::Result<u64> {
+        Ok(self.0.load(Ordering::Relaxed))
+    }
+}
+
+/// A disk on which the keeper is at work whenever a segment gets its name.
+#[derive(Debug, Default)]
+struct Busy(Mutex<Option<Keeper>>);
+
+impl Disk for Busy {
+    fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        RealDisk.create(path)
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        RealDisk.open(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let keeper = match to.extension() {
+            Some(extension) if extension == "log" => self.0.lock().unwrap().clone(),
+            _ => None,
+        };
+        if let Some(keeper) = keeper {
+            keeper.release(u64::MAX).unwrap();
+            keeper.prepare().unwrap();
+        }
+        RealDisk.rename(from, to)
+    }
+
+    fn unlink(&self, path: &Path) -> io::Result<()> {
+        RealDisk.unlink(path)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        RealDisk.sync_dir(path)
+    }
+}
+
+/// An append that begins a segment holds no lock: the file must not lose its name to the next one.
+#[test]
+fn a_segment_is_named_while_the_next_one_is_recycled_or_made() {
+    let tmp = tempfile::tempdir().unwrap();
+    let dir = tmp.path().join("log");
+    let disk = Arc::new(Busy::default());
+    let (mut log, _) = Log::open(&dir, tiny(), disk.clone()).unwrap();
+    log.prepare().unwrap();
+    *disk.0.lock().unwrap() = Some(log.keeper());
+    for sequence in 1..=ENTRIES {
+        log.append(&sample(sequence)).unwrap();
+    }
+    *disk.0.lock().unwrap() = None;
+    drop(log);
+    let (_, opened) = Log::open_real(&dir, tiny()).unwrap();
+    assert_eq!(opened.last_sequence, ENTRIES);
+    assert!(opened.oldest_sequence > 1, "nothing was released");
+    for outcome in (1..=ENTRIES).flat_map(|sequence| sample(sequence).outcomes) {
+        assert_eq!(opened.outcomes.get(&outcome.id), Some(&outcome));
+    }
+}
+
+/// L15: ready beforehand or made when it is needed.
+#[test]
+fn a_new_segment_leaves_room_for_the_next_checkpoint() {
+    const CHECKPOINT: u64 = 10_000;
+    let tmp = tempfile::tempdir().unwrap();
+    let disk = Arc::new(Sized::default());
+    let (mut log, _) = Log::open(&tmp.path().join("log"), tiny(), disk.clone()).unwrap();
+    log.keeper().has_checkpoint(CHECKPOINT);
+    // One segment is in the log, and one is to come.
+    let enough = 2 * tiny().segment_bytes + CHECKPOINT;
+    disk.0.store(enough - 1, Ordering::Relaxed);
+    assert!(log.prepare().unwrap_err().is_full());
+    let refused = loop {
+        let next = log.next_sequence();
+        if let Err(error) = log.append(&sample(next)) {
+            break error;
+        }
+    };
+    assert!(matches!(refused, AppendError::Full { .. }), "{refused:?}");
+    let next = log.next_sequence();
+    disk.0.store(enough, Ordering::Relaxed);
+    log.append(&sample(next)).unwrap();
+    // Now there are two.
+    assert!(log.prepare().unwrap_err().is_full());
+    disk.0
+        .store(enough + tiny().segment_bytes, Ordering::Relaxed);
+    assert!(log.prepare().unwrap());
 }
