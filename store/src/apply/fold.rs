@@ -4,12 +4,14 @@
 //! came in, put together by column set every few thousand rows, so that a hundred thousand entries of
 //! one row each cost neither a batch each nor a merge each.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 
-use arrow_array::{Array, ArrayRef, RecordBatch, UInt32Array};
-use arrow_schema::SchemaRef;
+use arrow_array::cast::AsArray;
+use arrow_array::{Array, ArrayRef, RecordBatch};
+use arrow_schema::{ArrowError, DataType, SchemaRef};
 use arrow_select::concat::{concat, concat_batches};
-use arrow_select::take::take_record_batch;
+use arrow_select::interleave::interleave_record_batch;
 use sherwood_shared::schema::TableId;
 use sherwood_shared::state::State;
 
@@ -18,8 +20,12 @@ use super::changes::Columns;
 use super::{ApplyError, check_cluster};
 use crate::entry::{Effects, TableEffects};
 
-/// Batches of one column set that are put together when there are so many.
+/// Batches of one column set that are put together when there are so many, or so many bytes.
 const PENDING: usize = if cfg!(test) { 16 } else { 512 };
+const PENDING_BYTES: usize = if cfg!(test) { 1 << 10 } else { 64 << 20 };
+/// Of one column set. With more, rows that later ones replaced are thrown out before columns are made of them: what a log holds can
+/// be longer than what a column can.
+const MOST_BYTES: usize = if cfg!(test) { 4 << 10 } else { 1 << 30 };
 /// Rows of one column set that may be out of date, beside as many as are not.
 const SLACK: u32 = if cfg!(test) { 64 } else { 1 << 16 };
 const NONE: u32 = u32::MAX;
@@ -44,7 +50,10 @@ struct FoldedTable {
 struct Group {
     schema: SchemaRef,
     pending: Vec<RecordBatch>,
+    pending_bytes: usize,
     done: Vec<RecordBatch>,
+    /// Of texts and lists of them, in `done`.
+    done_bytes: usize,
     rows: u32,
     /// With more rows than this, those that later ones replaced are thrown out.
     most: u32,
@@ -153,7 +162,9 @@ impl FoldedTable {
         self.groups.push(Group {
             schema: SchemaRef::clone(schema),
             pending: Vec::new(),
+            pending_bytes: 0,
             done: Vec::new(),
+            done_bytes: 0,
             rows: 0,
             most: SLACK,
         });
@@ -226,13 +237,7 @@ impl FoldedTable {
         }
         let group = &mut self.groups[group];
         group.flush(id)?;
-        let rows = u32::try_from(kept.len()).unwrap_or(NONE);
-        let failed = |source| Columns::new(id, &group.schema).failed(0, source);
-        let all = concat_batches(&group.schema, &group.done).map_err(failed)?;
-        group.done = vec![take_record_batch(&all, &UInt32Array::from(kept)).map_err(failed)?];
-        group.rows = rows;
-        group.most = rows.saturating_mul(2).saturating_add(SLACK);
-        Ok(())
+        group.keep(id, &kept)
     }
 
     fn finish(mut self, id: TableId, old: RecordBatch) -> Result<RecordBatch, ApplyError> {
@@ -241,26 +246,35 @@ impl FoldedTable {
             columns.take_in(&group.schema)?;
             group.flush(id)?;
         }
-        let mut keys: Vec<(Box<str>, u32)> = self.keys.drain().collect();
-        keys.sort_unstable();
+        for group in 0..self.groups.len() {
+            if self.groups[group].done_bytes > MOST_BYTES {
+                self.throw_out(id, group)?;
+            }
+        }
         let slots = &self.slots;
-        let slot = |number: usize| slots[keys[number].1 as usize];
+        // While columns are merged nothing is kept that is not needed: that is when a start takes the most memory.
+        let mut keys: Vec<(Box<str>, u32)> = std::mem::take(&mut self.keys).into_iter().collect();
+        keys.sort_unstable();
         let changes = keys
             .iter()
             .map(|(key, slot)| (key.as_ref(), slots[*slot as usize].deleted));
         let alignment = Alignment::new(columns.keys(&old)?, changes);
+        let in_order: Vec<u32> = keys.into_iter().map(|(_, slot)| slot).collect();
+        let slot = |number: usize| slots[in_order[number] as usize];
         let places: Vec<_> = self
             .groups
             .iter()
             .map(|group| columns.places_in(&group.schema))
             .collect();
         let (_, old, _) = old.into_parts();
-        let failed = std::cell::RefCell::new(None);
+        let failed = RefCell::new(None);
+        let groups: Vec<_> = self.groups.iter_mut().map(Group::take_columns).collect();
         let sources = |column: usize| -> Vec<Option<ArrayRef>> {
-            let groups = self.groups.iter().zip(&places);
+            let groups = groups.iter().zip(&places);
             let sources = groups.map(|(group, at)| {
-                group
-                    .column(at[column]?)
+                let pieces = std::mem::take(&mut *group.get(at[column]?)?.borrow_mut());
+                let pieces: Vec<&dyn Array> = pieces.iter().map(AsRef::as_ref).collect();
+                concat(&pieces)
                     .map_err(|source| failed.replace(Some((column, source))))
                     .ok()
             });
@@ -290,30 +304,87 @@ impl FoldedTable {
 impl Group {
     fn take(&mut self, rows: &RecordBatch, id: TableId) -> Result<(), ApplyError> {
         self.pending.push(rows.clone());
+        self.pending_bytes += bytes(rows.columns());
         self.rows += u32::try_from(rows.num_rows()).unwrap_or(NONE);
-        if self.pending.len() >= PENDING {
+        if self.pending.len() >= PENDING || self.pending_bytes >= PENDING_BYTES {
             self.flush(id)?;
         }
         Ok(())
     }
 
+    /// Puts small batches together; a large one stays what it is.
     fn flush(&mut self, id: TableId) -> Result<(), ApplyError> {
-        if !self.pending.is_empty() {
-            let rows = concat_batches(&self.schema, &self.pending);
-            let failed = |source| Columns::new(id, &self.schema).failed(0, source);
-            self.done.push(rows.map_err(failed)?);
-            self.pending.clear();
+        self.done_bytes += self.pending_bytes;
+        let pending = std::mem::take(&mut self.pending);
+        if std::mem::take(&mut self.pending_bytes) > MOST_BYTES {
+            self.done.extend(pending);
+        } else if !pending.is_empty() {
+            let rows = concat_batches(&self.schema, &pending);
+            self.done
+                .push(rows.map_err(|source| self.failed(id, source))?);
         }
         Ok(())
     }
 
-    /// One column of all rows; call [`flush`](Self::flush) first.
-    fn column(&self, column: usize) -> Result<ArrayRef, arrow_schema::ArrowError> {
-        let columns: Vec<&dyn Array> = self
-            .done
-            .iter()
-            .map(|rows| rows.column(column).as_ref())
-            .collect();
-        concat(&columns)
+    /// Keeps these rows, and renumbers them.
+    fn keep(&mut self, id: TableId, kept: &[u32]) -> Result<(), ApplyError> {
+        let mut starts = Vec::with_capacity(self.done.len());
+        let mut next = 0;
+        for batch in &self.done {
+            starts.push(next);
+            next += batch.num_rows();
+        }
+        let places = kept.iter().map(|&row| {
+            let row = row as usize;
+            let batch = starts.partition_point(|start| *start <= row) - 1;
+            (batch, row - starts[batch])
+        });
+        let places: Vec<(usize, usize)> = places.collect();
+        let done: Vec<&RecordBatch> = self.done.iter().collect();
+        let rows = match done.is_empty() {
+            true => Ok(RecordBatch::new_empty(SchemaRef::clone(&self.schema))),
+            false => interleave_record_batch(&done, &places),
+        };
+        let rows = rows.map_err(|source| self.failed(id, source))?;
+        self.done_bytes = bytes(rows.columns());
+        self.rows = u32::try_from(kept.len()).unwrap_or(NONE);
+        self.most = self.rows.saturating_mul(2).saturating_add(SLACK);
+        self.done = vec![rows];
+        Ok(())
     }
+
+    fn failed(&self, id: TableId, source: ArrowError) -> ApplyError {
+        Columns::new(id, &self.schema).failed(0, source)
+    }
+
+    /// The rows column by column, each to be taken once; call [`flush`](Self::flush) first.
+    fn take_columns(&mut self) -> Vec<RefCell<Vec<ArrayRef>>> {
+        let done = std::mem::take(&mut self.done);
+        let column = |at: usize| -> Vec<ArrayRef> {
+            let pieces = done.iter().map(|rows| ArrayRef::clone(rows.column(at)));
+            pieces.collect()
+        };
+        let columns = 0..self.schema.fields().len();
+        columns.map(|at| RefCell::new(column(at))).collect()
+    }
+}
+
+/// Bytes of texts, also in lists and structs: what an offset of 32 bits may not reach to.
+fn bytes(columns: &[ArrayRef]) -> usize {
+    fn span(offsets: &[i32]) -> std::ops::Range<usize> {
+        let at = |offset: Option<&i32>| offset.map_or(0, |&at| usize::try_from(at).unwrap_or(0));
+        at(offsets.first())..at(offsets.last())
+    }
+    let of = |column: &ArrayRef| match column.data_type() {
+        DataType::Utf8 => span(column.as_string::<i32>().value_offsets()).len(),
+        DataType::Binary => span(column.as_binary::<i32>().value_offsets()).len(),
+        DataType::List(_) => {
+            let list = column.as_list::<i32>();
+            let items = span(list.value_offsets());
+            bytes(&[list.values().slice(items.start, items.len())])
+        }
+        DataType::Struct(_) => bytes(column.as_struct().columns()),
+        _ => 0,
+    };
+    columns.iter().map(of).sum()
 }
