@@ -15,13 +15,46 @@ const MANY_FILES: &str = "fdatasync of a 512-byte overwrite, 64 threads, a file 
 /// The floor that one writer alone stands beside.
 const ONE: &str = "one fdatasync of a 512-byte overwrite";
 
-/// Who has to be outdone, and by how much: at 10,000 tasks, and at 1,000,000.
-const RIVALS: [(&str, &str, &str, Option<f64>, Option<f64>); 5] = [
-    ("floor", "machine", ONE_SYNC_RATE, Some(1.5), None),
-    ("floor", "machine", MANY_FILES, None, None),
-    (QUESTION, "etcd", "", Some(2.0), Some(1.0)),
-    (QUESTION, "SQLite", "", Some(2.0), None),
-    (QUESTION, "redb", "", Some(4.0), None),
+/// Who has to be outdone, and by how much.
+struct Rival {
+    question: &'static str,
+    peer: &'static str,
+    /// Which floor, if it is one.
+    floor: &'static str,
+    /// At 10,000 tasks.
+    small: Option<f64>,
+    /// At 1,000,000.
+    large: Option<f64>,
+}
+
+impl Rival {
+    const fn floor(floor: &'static str, small: Option<f64>) -> Self {
+        Self {
+            question: "floor",
+            peer: "machine",
+            floor,
+            small,
+            large: None,
+        }
+    }
+
+    const fn peer(peer: &'static str, small: f64, large: Option<f64>) -> Self {
+        Self {
+            question: QUESTION,
+            peer,
+            floor: "",
+            small: Some(small),
+            large,
+        }
+    }
+}
+
+const RIVALS: [Rival; 5] = [
+    Rival::floor(ONE_SYNC_RATE, Some(1.5)),
+    Rival::floor(MANY_FILES, None),
+    Rival::peer("etcd", 2.0, Some(1.0)),
+    Rival::peer("SQLite", 2.0, None),
+    Rival::peer("redb", 4.0, None),
 ];
 
 /// Both sizes.
@@ -40,7 +73,14 @@ pub fn ask(setting: &Setting, say: Say<'_>) -> Result<(), Failure> {
         );
         let row = Row::new(QUESTION, name, WHO, Outcome::Number(rate, "tx/s".into()));
         say(Line::from(row.over(ONE_SYNC_RATE, 1.0).detail(detail)));
-        for (question, peer, floor, small, large) in RIVALS {
+        for rival in &RIVALS {
+            let &Rival {
+                question,
+                peer,
+                floor,
+                small,
+                large,
+            } = rival;
             let rival = if question == "floor" { floor } else { peer };
             let name = format!("{MANY} writers over {rival}, {size} rows");
             let theirs = match question {

@@ -49,10 +49,12 @@ pub(super) fn sizes_for(options: &Options, total: u64, largest: u64) -> (u64, us
 /// The size of a chunk while all chunks take so many bytes. A commit writes each chunk anew that a row of it falls into: small
 /// chunks make it cheap, until there are so many that their entries in the index cost more.
 pub(super) fn chunk_bytes(options: &Options, region_bytes: u64, total: u64) -> usize {
-    let by_size = match total {
-        0..=SMALL_STATE_BYTES => 16 << 10,
-        ..=LARGE_STATE_BYTES => 64 << 10,
-        _ => 256 << 10,
+    let by_size = if total <= SMALL_STATE_BYTES {
+        16 << 10
+    } else if total <= LARGE_STATE_BYTES {
+        64 << 10
+    } else {
+        256 << 10
     };
     let most = usize::try_from(region_bytes / ROWS_PER_REGION).unwrap_or(usize::MAX);
     options.chunk_bytes.unwrap_or(by_size).min(most)

@@ -184,7 +184,9 @@ fn without_nulls(nulls: &NullBuffer, ranges: &[Range<usize>]) -> Vec<Range<usize
     if nulls.null_count() == nulls.len() {
         return valid;
     }
-    if ranges == [0..nulls.len()] {
+    if let [all] = ranges
+        && *all == (0..nulls.len())
+    {
         valid.extend(nulls.valid_slices().map(|(start, end)| start..end));
         return valid;
     }

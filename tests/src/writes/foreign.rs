@@ -10,6 +10,7 @@ use std::path::Path;
 use sherwood_client::{Snapshot, import};
 
 use super::sherwood::{rows_of, state_of};
+use super::transaction::Rows;
 
 /// How it writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +19,17 @@ pub enum Manner {
     InPlace,
     /// Writes another file, and renames it.
     ByRename,
+}
+
+/// What stands in the file.
+///
+/// # Errors
+///
+/// It cannot be read.
+pub fn rows(file: &Path) -> Result<Rows, String> {
+    let state = import::read_parquet(file, None).map_err(|error| error.to_string())?;
+    let snapshot = Snapshot::from_state(&state).map_err(|error| format!("{error:?}"))?;
+    rows_of(&snapshot)
 }
 
 /// Sets one row, in the whole file. `Ok(false)` if somebody else was faster.
@@ -29,11 +41,9 @@ pub fn set(file: &Path, manner: Manner, key: &str, number: i64) -> Result<bool, 
     let text = |error: std::io::Error| format!("{file:?}: {error}");
     let seen = identity(file);
     // Half a file of the other one, perhaps.
-    let Ok(state) = import::read_parquet(file, None) else {
+    let Ok(mut rows) = rows(file) else {
         return Ok(false);
     };
-    let snapshot = Snapshot::from_state(&state).map_err(|error| format!("{error:?}"))?;
-    let mut rows = rows_of(&snapshot)?;
     rows.insert(key.to_owned(), number);
     let bytes = import::to_parquet_bytes(&state_of(&rows)).map_err(|error| error.to_string())?;
     if seen.is_none() || identity(file) != seen {

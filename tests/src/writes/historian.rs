@@ -3,7 +3,8 @@
 //! `SOCKET SNAPSHOT SEED COUNT NAME`; one event a line on stdout. All such processes share the monotonic clock.
 
 use std::path::Path;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::time::{ClockId, clock_gettime};
 use rand::rngs::SmallRng;
@@ -37,7 +38,15 @@ pub fn run(words: &[String]) -> Result<(), String> {
     let (seed, count, me) = (number(seed)?, number(count)?, number(name)?);
     let mut rng = SmallRng::seed_from_u64(seed ^ (me << 32));
     let patience = Duration::from_secs(20);
-    let mut way = SherwoodWay::open(Path::new(socket), Path::new(snapshot), patience)?;
+    let (socket, snapshot) = (Path::new(socket), Path::new(snapshot));
+    // It may be restarting just now.
+    let begun = Instant::now();
+    let mut way = loop {
+        match SherwoodWay::open(socket, snapshot, patience) {
+            Err(_) if begun.elapsed() < patience => thread::sleep(Duration::from_millis(10)),
+            way => break way?,
+        }
+    };
     for turn in 0..count {
         let began = now()?;
         let what = if rng.random_range(0..5) == 0 {
