@@ -75,11 +75,16 @@ pub enum Comparison {
 }
 
 impl Comparer {
-    /// Is it the base, byte for byte, that stands at the public name `path`? What cannot be read is not.
+    /// Is it the base or our newest checkpoint, byte for byte, that stands at the public name `path`? What cannot be read is not.
     #[must_use]
     pub fn stands_at(&self, path: &Path) -> bool {
-        let is_base = || self.checkpoints.is_public(&self.checkpoints.base());
-        path == self.checkpoints.public_path() && is_base().unwrap_or(false)
+        if path != self.checkpoints.public_path() {
+            return false;
+        }
+        let is_it = |file: &Path| self.checkpoints.is_public(file).unwrap_or(false);
+        // The newest checkpoint is the public file a moment before it is the base.
+        let newest = || self.checkpoints.list().ok()?.into_iter().next();
+        is_it(&self.checkpoints.base()) || newest().is_some_and(|newest| is_it(&newest.path))
     }
 
     /// Compares what was read from `path`, which was `id` before and after.
@@ -122,10 +127,16 @@ impl Comparer {
     fn keep_merging(&self, bytes: &[u8]) -> io::Result<()> {
         let path = merging(&self.checkpoints);
         let aside = path.with_extension("tmp");
-        let mut file = fs::File::create(&aside)?;
-        file.write_all(bytes)?;
-        file.sync_data()?;
-        fs::rename(&aside, &path)?;
+        let written = || -> io::Result<()> {
+            let mut file = fs::File::create(&aside)?;
+            file.write_all(bytes)?;
+            file.sync_data()?;
+            fs::rename(&aside, &path)
+        };
+        written().inspect_err(|_| {
+            // It may have taken the last room.
+            let _gone_or_not = fs::remove_file(&aside);
+        })?;
         let dir = path.parent().unwrap_or(&path);
         fs::File::open(dir)?.sync_all()
     }

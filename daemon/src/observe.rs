@@ -63,7 +63,8 @@ impl FileId {
     }
 
     /// Would a write from `now` on change the ctime?
-    fn is_settled(&self, now: SystemTime) -> bool {
+    #[must_use]
+    pub fn is_settled(&self, now: SystemTime) -> bool {
         let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
         let ctime = i128::from(self.ctime.0) * 1_000_000_000 + i128::from(self.ctime.1);
         i128::try_from(now.as_nanos()).is_ok_and(|now| now >= ctime + nanos(TICK))
@@ -263,8 +264,8 @@ pub fn observe(ends: &impl Ends, request: &Request) -> Sight {
     }
     let seen_at = same.map(|tried| tried.at);
     // Without reading a state to compare it with another, which takes both.
+    let tried = Tried::of(&file.path, id, seen_at);
     if request.aside.is_none() && request.comparer.stands_at(&file.path) {
-        let tried = Tried::of(&file.path, id, seen_at);
         return match FileId::of(&file.path).is_ok_and(|after| after == id) {
             true => Sight::Unchanged { tried: Some(tried) },
             false => Sight::Changing { file: file.path },

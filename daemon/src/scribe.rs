@@ -134,10 +134,14 @@ impl Scribe {
             stop: Arc::default(),
             threads: Vec::new(),
         };
-        let (kept, told) = (Arc::clone(&checkpoints), report.clone());
+        let (kept, told, of) = (Arc::clone(&checkpoints), report.clone(), dir.clone());
         let keep_bases = move || {
             for bytes in merged {
-                let done = kept.set_base(&bytes);
+                let done = catch_unwind(AssertUnwindSafe(|| match is_here(&of) {
+                    true => kept.set_base(&bytes),
+                    false => Err(elsewhere(kept.public_path())),
+                }));
+                let done = done.unwrap_or_else(|_| Err(mistake(kept.public_path())));
                 told(Report::Base(
                     done.inspect(|()| is_settled(&kept, Some(&bytes))),
                 ));
@@ -239,11 +243,7 @@ impl Job {
 impl Kind {
     /// The report of a job that panicked.
     fn failed(self, path: &Path) -> Report {
-        let error = CheckpointError::Io {
-            action: "write",
-            path: path.to_owned(),
-            source: io::Error::other("a mistake in this program, whose message is on stderr"),
-        };
+        let error = mistake(path);
         match self {
             Self::Checkpoint => Report::CheckpointFailed(error),
             Self::Publish => Report::PublishFailed {
@@ -255,6 +255,26 @@ impl Kind {
         }
     }
 }
+
+/// Of a job that panicked.
+fn mistake(path: &Path) -> CheckpointError {
+    CheckpointError::Io {
+        action: "write",
+        path: path.to_owned(),
+        source: io::Error::other("a mistake in this program, whose message is on stderr"),
+    }
+}
+
+/// Of one that was ours in a directory that is gone.
+fn elsewhere(path: &Path) -> CheckpointError {
+    CheckpointError::Io {
+        action: "write",
+        path: path.to_owned(),
+        source: io::Error::other(ELSEWHERE),
+    }
+}
+
+const ELSEWHERE: &str = "another directory stands at its path";
 
 /// A pace that takes no step in a directory that took the place of ours.
 struct Here<'a, P> {
@@ -276,9 +296,7 @@ impl<P: Pace> Pace for Here<'_, P> {
             Step::Create | Step::Name | Step::Publish | Step::Base | Step::Remove
         );
         if changes_names && !is_here(self.dir) {
-            return Err(Halt::Fail(io::Error::other(
-                "another directory stands at its path",
-            )));
+            return Err(Halt::Fail(io::Error::other(ELSEWHERE)));
         }
         Ok(())
     }

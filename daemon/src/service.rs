@@ -200,7 +200,7 @@ impl<E: Ends> Service<E> {
             &mut engine,
             &checkpoints,
             &events,
-            checkpoint,
+            (checkpoint, position.sequence - replayed),
             public_is_stale,
             replayed > 0,
             0,

@@ -38,6 +38,7 @@ pub(super) struct Files {
     is_writing_metadata: bool,
     /// Room is not made again before.
     next_room: Instant,
+    is_making_room: bool,
 }
 
 impl Files {
@@ -46,7 +47,7 @@ impl Files {
         engine: &mut ServedEngine<P>,
         checkpoints: &Arc<Checkpoints>,
         events: &Sender<Event>,
-        newest: PathBuf,
+        (newest, through): (PathBuf, u64),
         public_is_stale: bool,
         is_behind: bool,
         epoch: u64,
@@ -54,7 +55,7 @@ impl Files {
         let now = Instant::now();
         // L15.
         let bytes = std::fs::metadata(&newest).map_or(0, |found| found.len());
-        engine.journal().keeper().has_checkpoint(bytes);
+        engine.journal().keeper().has_checkpoint(bytes, through);
         let mut keeper = MetadataKeeper::new(engine.publisher().dir().path());
         let metadata_due = match keeper.tend(&engine.publisher().facts(), now) {
             Ok(due) => due,
@@ -83,6 +84,7 @@ impl Files {
             metadata_due,
             is_writing_metadata: false,
             next_room: now,
+            is_making_room: false,
         })
     }
 
@@ -118,8 +120,9 @@ impl Files {
 
     /// The disk is full, of our own files perhaps.
     fn make_room(&mut self, now: Instant) {
-        if now >= self.next_room && self.ask(Job::MakeRoom) {
+        if now >= self.next_room && !self.is_making_room && self.ask(Job::MakeRoom) {
             self.next_room = now + ROOM_INTERVAL;
+            self.is_making_room = true;
         }
     }
 
@@ -207,7 +210,8 @@ impl<E: Ends> Service<E> {
                 release,
             } => {
                 self.files.cadence.succeeded();
-                self.engine.journal().keeper().has_checkpoint(bytes);
+                let keeper = self.engine.journal().keeper();
+                keeper.has_checkpoint(bytes, position.sequence);
                 self.files.newest = path;
                 self.files.public_due.get_or_insert(now);
                 debug!(
@@ -243,6 +247,7 @@ impl<E: Ends> Service<E> {
             } => {
                 self.files.is_publishing = false;
                 let public = self.checkpoints.public_path().to_path_buf();
+                let displaced = displaced.filter(|displaced| !self.looks.has_merged(displaced));
                 self.looks.wrote(&public, id);
                 self.engine.publisher().parquet_path = Some(public);
                 self.files.owe_metadata(now);
@@ -280,6 +285,7 @@ impl<E: Ends> Service<E> {
                 }
             }
             Report::Room(Ok(room)) => {
+                self.files.is_making_room = false;
                 if room.through > 0 {
                     let _it_lives = self.log_keeper.send(Chore::Release(room.through));
                 }
@@ -294,6 +300,7 @@ impl<E: Ends> Service<E> {
                 }
             }
             Report::Room(Err(error)) => {
+                self.files.is_making_room = false;
                 debug!(error = chain(&error), "no room is made on the full disk");
             }
             Report::Base(result) => {

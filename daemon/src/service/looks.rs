@@ -7,6 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use sherwood_store::checkpoint::Rejected;
 use sherwood_store::merge::Diff;
 use sherwood_store::recover::Adopted;
 use tracing::{debug, error, info, warn};
@@ -128,10 +129,13 @@ impl Looks {
 
     /// What stood there at the start is the state, and need not be read again.
     pub(super) fn adopted(&mut self, adopted: Option<Adopted>, now: Instant) {
-        if let Some(Adopted { path, seen }) = adopted {
+        if let Some(Adopted { path, seen, at }) = adopted {
             let id = FileId::from(&seen);
-            self.tried = Some(Tried::of(&path, id, None));
-            self.known = Known::Merged(id, now);
+            // Else a write of the same moment, after it was read, would not show.
+            if id.is_settled(at) {
+                self.tried = Some(Tried::of(&path, id, None));
+                self.known = Known::Merged(id, now);
+            }
         }
     }
 
@@ -158,6 +162,21 @@ impl Looks {
         self.known = Known::Ours(id);
         self.merged = None;
         self.base_due = None;
+    }
+
+    /// Was this file merged while our checkpoint was on its way to its place? Then it goes: what it changed is in the state, and once
+    /// more would undo what came after.
+    pub(super) fn has_merged(&self, displaced: &Rejected) -> bool {
+        let found = FileId::of(&displaced.path);
+        let is_it = matches!(&self.known, Known::Merged(id, _) if found.is_ok_and(|found| id.is_renamed(found)));
+        if is_it {
+            for path in [&displaced.path, &displaced.reason] {
+                if let Err(error) = std::fs::remove_file(path) {
+                    debug!(path = %path.display(), %error, "a merged file stays aside");
+                }
+            }
+        }
+        is_it
     }
 
     /// The scribe has made a foreign file the base, or could not. Until it can, the base is in memory (FO4).

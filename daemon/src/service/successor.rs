@@ -109,7 +109,7 @@ impl<E: Ends> Service<E> {
             &mut self.engine,
             &self.checkpoints,
             &self.events,
-            begun.checkpoint,
+            (begun.checkpoint, begun.position.sequence - begun.replayed),
             begun.public_is_stale,
             replayed,
             self.epoch,

@@ -55,8 +55,9 @@ struct Group {
     /// Of texts and lists of them, in `done`.
     done_bytes: usize,
     rows: u32,
-    /// With more rows than this, those that later ones replaced are thrown out.
+    /// With more rows or bytes than this, those that later ones replaced are thrown out.
     most: u32,
+    most_bytes: usize,
 }
 
 /// What became of one key.
@@ -136,7 +137,7 @@ impl FoldedTable {
                 self.upsert(key, u32::try_from(group).unwrap_or(NONE), row);
             }
             self.groups[group].take(rows, id)?;
-            if self.groups[group].rows > self.groups[group].most {
+            if self.groups[group].is_long() {
                 self.throw_out(id, group)?;
             }
         }
@@ -167,6 +168,7 @@ impl FoldedTable {
             done_bytes: 0,
             rows: 0,
             most: SLACK,
+            most_bytes: MOST_BYTES,
         });
         self.groups.len() - 1
     }
@@ -312,6 +314,10 @@ impl Group {
         Ok(())
     }
 
+    fn is_long(&self) -> bool {
+        self.rows > self.most || self.done_bytes + self.pending_bytes > self.most_bytes
+    }
+
     /// Puts small batches together; a large one stays what it is.
     fn flush(&mut self, id: TableId) -> Result<(), ApplyError> {
         self.done_bytes += self.pending_bytes;
@@ -349,6 +355,7 @@ impl Group {
         self.done_bytes = bytes(rows.columns());
         self.rows = u32::try_from(kept.len()).unwrap_or(NONE);
         self.most = self.rows.saturating_mul(2).saturating_add(SLACK);
+        self.most_bytes = self.done_bytes.saturating_mul(2).max(MOST_BYTES);
         self.done = vec![rows];
         Ok(())
     }

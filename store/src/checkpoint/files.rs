@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 use nix::fcntl::OFlag;
 use sherwood_client::Snapshot;
@@ -31,6 +31,8 @@ pub struct Checkpoints {
     pub(super) mode: u32,
     /// The checkpoint that has taken the public name and is not the base yet.
     pub(super) taken: Mutex<Option<PathBuf>>,
+    /// The checkpoint that was read whole, so that it may stand alone (C7).
+    relied_on: Mutex<Option<PathBuf>>,
 }
 
 /// A private checkpoint.
@@ -117,6 +119,7 @@ impl Checkpoints {
             state_dir,
             mode: 0o600,
             taken: Mutex::default(),
+            relied_on: Mutex::default(),
         }
     }
 
@@ -237,12 +240,22 @@ impl Checkpoints {
         let Some((newest, older)) = all.split_first() else {
             return Ok(Room::default());
         };
-        let bytes = fs::read(&newest.path).map_err(failed("read", &newest.path))?;
-        if seal::check(&bytes).is_err() || !is_checkpoint(&bytes.into()) {
-            let source = io::Error::other("it is damaged, and the older ones are needed");
-            return Err(failed("rely on", &newest.path)(source));
-        }
         let paced = Paced::new(pace);
+        // Its name may not be durable yet, if the sync behind it failed.
+        self.sync(&self.dir, &paced)?;
+        let relied_on = || {
+            self.relied_on
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+        };
+        if relied_on().as_ref() != Some(&newest.path) {
+            let bytes = fs::read(&newest.path).map_err(failed("read", &newest.path))?;
+            if seal::check(&bytes).is_err() || !is_checkpoint(&bytes.into()) {
+                let source = io::Error::other("it is damaged, and the older ones are needed");
+                return Err(failed("rely on", &newest.path)(source));
+            }
+            *relied_on() = Some(newest.path.clone());
+        }
         let bases = names(&self.dir.join(BASES))?;
         let mut given_up = 0;
         for path in older.iter().map(|old| &old.path).chain(&bases) {

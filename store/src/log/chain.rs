@@ -441,11 +441,12 @@ impl Walk {
         // L12. Torn by a crash it is not: a checkpoint holds only what was durable.
         if next < self.needed
             && end != End::Clean
-            && let Some(behind) = cursor.end_by_header(next)?
+            && let Some((behind, generation)) = cursor.end_by_header(next)?
         {
             self.passed.push(damaged(next));
             cursor.offset = behind;
             self.next += 1;
+            self.generation = generation;
             return Ok(Step::Gap);
         }
         if let End::Torn { to } = end {

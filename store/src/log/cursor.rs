@@ -156,11 +156,11 @@ impl Cursor {
     }
 
     /// Where the record of `sequence` ends that begins here, by a good header whatever its payload is.
-    pub(super) fn end_by_header(&mut self, sequence: u64) -> Result<Option<u64>, LogError> {
+    pub(super) fn end_by_header(&mut self, sequence: u64) -> Result<Option<(u64, u64)>, LogError> {
         let (offset, left) = (self.offset, self.len.saturating_sub(self.offset));
         let header = self.header_at(offset)?;
         let header = header.filter(|header| header.sequence == sequence && header.bytes <= left);
-        Ok(header.map(|header| offset + header.bytes))
+        Ok(header.map(|header| (offset + header.bytes, header.generation)))
     }
 
     fn header_at(&mut self, offset: u64) -> Result<Option<RecordHeader>, LogError> {

@@ -86,7 +86,7 @@ pub enum LogError {
     },
     /// A record's checksum is right, and its content means nothing.
     #[error(
-        "entry {sequence} at byte {offset} of {path:?} has the right checksum and cannot be understood. It was written by another version of Sherwood: upgrade, or see `sherwood recover verify`"
+        "entry {sequence} at byte {offset} of {path:?} has the right checksum and cannot be understood: it needs what a damaged record before it had, or was written by another version of Sherwood (then upgrade). See `sherwood recover verify`"
     )]
     Undecodable {
         /// The segment.

@@ -48,8 +48,10 @@ pub(super) struct Shared {
     pub(super) manifest: Mutex<ManifestFile>,
     /// Held while files are made or go; an append waits for it only if it needs a segment that is not ready.
     pub(super) keeping: Mutex<Leftover>,
-    /// L15: the newest checkpoint's length.
-    pub(super) checkpoint_bytes: AtomicU64,
+    /// L15: the newest checkpoint's length, and the last entry in it.
+    pub(super) checkpoint: Mutex<(u64, u64)>,
+    /// The sequence of the next entry.
+    pub(super) next: AtomicU64,
     /// Files that were made to become segments.
     pub(super) spares: AtomicU64,
 }
@@ -107,10 +109,9 @@ impl Keeper {
         Ok(is_owed)
     }
 
-    /// L15: the newest checkpoint has so many bytes.
-    pub fn has_checkpoint(&self, bytes: u64) {
-        // ORDER checkpoint_bytes: a number by itself.
-        self.0.checkpoint_bytes.store(bytes, Ordering::Relaxed);
+    /// L15: the newest checkpoint has so many bytes, and holds the entries up to this one.
+    pub fn has_checkpoint(&self, bytes: u64, through: u64) {
+        *lock(&self.0.checkpoint) = (bytes, through);
     }
 
     /// Lets go of segments whose entries all have sequences up to `through`, after saving their outcomes (L6).
@@ -325,14 +326,21 @@ fn torn_files(dir: &Path, through: u64) -> Vec<PathBuf> {
         .collect()
 }
 
+/// Bytes of the segments with entries that are in no checkpoint.
+fn log_behind(shared: &Shared, through: u64) -> u64 {
+    let live = lock(&shared.live);
+    // ORDER next: a number by itself; the segment that takes records counts one entry sooner or later.
+    let next = shared.next.load(Ordering::Relaxed);
+    let ends = live.iter().skip(1).map(|live| live.header.first_sequence);
+    let behind = live.iter().zip(ends.chain([next]));
+    let behind = behind.filter(|(_, end)| *end > through.saturating_add(1));
+    behind.map(|(live, _)| live.header.bytes).sum()
+}
+
 /// Makes a segment to come, durably (L5), if that leaves room (L15). Nothing is left behind if that fails.
 pub(super) fn make_spare(shared: &Shared, bytes: u64) -> io::Result<Spare> {
-    let log: u64 = lock(&shared.live)
-        .iter()
-        .map(|live| live.header.bytes)
-        .sum();
-    // ORDER checkpoint_bytes: a number by itself.
-    let checkpoint = log.saturating_add(shared.checkpoint_bytes.load(Ordering::Relaxed));
+    let (newest, through) = *lock(&shared.checkpoint);
+    let checkpoint = newest.saturating_add(log_behind(shared, through));
     // Where it cannot be said, whoever makes the file finds out.
     let room = shared.disk.room(&shared.dir).unwrap_or(u64::MAX);
     if room < bytes.saturating_add(checkpoint) {

@@ -51,6 +51,9 @@ impl Encoder {
         }
         let new = self.schemas.get(self.written..).unwrap_or(&[]);
         put_varint(out, new.len() as u64);
+        if !new.is_empty() {
+            put_varint(out, self.written as u64);
+        }
         for schema in new {
             put_schema(out, schema);
         }
@@ -91,6 +94,7 @@ impl Encoder {
             schemas: decoder
                 .schemas
                 .into_iter()
+                .flatten()
                 .map(|known| known.schema)
                 .collect(),
         }
@@ -119,8 +123,9 @@ impl Encoder {
 /// Reads payloads, those of a segment in order (Z1).
 #[derive(Debug, Default)]
 pub(super) struct Decoder {
-    schemas: Vec<Known>,
-    /// A record was passed over: the numbers of later schemas are not known.
+    /// By their numbers; `None`: in a record that was passed over.
+    schemas: Vec<Option<Known>>,
+    /// A record was passed over, and perhaps schemas in it.
     has_gap: bool,
 }
 
@@ -169,7 +174,7 @@ impl Decoder {
         take_outcomes(&mut bytes)
     }
 
-    /// Records were passed over, and perhaps schemas in them: what was learnt before still holds, and later numbers mean nothing.
+    /// Records were passed over, and perhaps schemas in them. Others say their numbers, so only who needs those is lost too.
     pub(super) fn gap(&mut self) {
         self.has_gap = true;
     }
@@ -185,14 +190,21 @@ impl Decoder {
 
     fn learn(&mut self, bytes: &mut Bytes<'_>) -> Result<(), Malformed> {
         let new = bytes.varint()?;
-        if new > (SCHEMAS - self.schemas.len().min(SCHEMAS)) as u64 {
+        if new == 0 {
+            return Ok(());
+        }
+        let first = bytes.varint()?;
+        if first.saturating_add(new) > SCHEMAS as u64 {
             return Err(Malformed("more schemas than a segment may have"));
         }
+        let first = usize::try_from(first).unwrap_or(SCHEMAS);
+        if first < self.schemas.len() || first > self.schemas.len() && !self.has_gap {
+            return Err(Malformed("schemas whose numbers do not follow"));
+        }
+        self.schemas.resize_with(first, || None);
         for _ in 0..new {
             let schema = Known::new(take_schema(bytes)?);
-            if !self.has_gap {
-                self.schemas.push(schema);
-            }
+            self.schemas.push(Some(schema));
         }
         Ok(())
     }
@@ -203,12 +215,13 @@ impl Decoder {
             .checked_sub(1)
             .and_then(|number| self.schemas.get(usize::try_from(number).ok()?));
         match known {
-            Some(known) => take_batch(bytes, known),
+            Some(Some(known)) => take_batch(bytes, known),
             None if number == 0 => {
                 let known = Known::new(take_schema(bytes)?);
                 take_batch(bytes, &known)
             }
-            None => Err(Malformed("a schema that its segment does not have")),
+            _ if self.has_gap => Err(Malformed("a schema that a damaged record had")),
+            _ => Err(Malformed("a schema that its segment does not have")),
         }
     }
 }
@@ -293,4 +306,74 @@ fn check_keys(batch: &RecordBatch, table: TableId) -> Result<(), Malformed> {
         return Err(Malformed("rows that are not sorted by unique keys"));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::samples::{cluster_row, task_patch, task_row};
+    use super::*;
+
+    /// One that puts rows of two column sets and a cluster, each first used by another record.
+    fn entries() -> [Entry; 4] {
+        let tasks = |rows: RecordBatch| {
+            let mut effects = Effects::default();
+            effects.tables[TableId::Tasks as usize].upserts = vec![rows];
+            effects
+        };
+        let cluster = Effects {
+            cluster: Some(cluster_row()),
+            ..Effects::default()
+        };
+        let all = [
+            tasks(task_row(&["a".to_owned()])),
+            tasks(task_patch("b")),
+            cluster,
+            tasks(task_patch("c")),
+        ];
+        let mut sequence = 0;
+        all.map(|effects| {
+            sequence += 1;
+            Entry {
+                sequence,
+                generation: sequence,
+                committed_at_ms: 0,
+                effects,
+                outcomes: Vec::new(),
+            }
+        })
+    }
+
+    #[test]
+    fn a_record_that_is_passed_over_takes_its_own_schemas_along_and_no_others() {
+        let mut encoder = Encoder::default();
+        let payloads = entries().map(|entry| {
+            let mut payload = Vec::new();
+            encoder.encode(&entry, &mut payload);
+            encoder.keep();
+            payload
+        });
+        let header = |number: usize| RecordHeader {
+            bytes: 0,
+            sequence: number as u64 + 1,
+            generation: number as u64 + 1,
+            committed_at_ms: 0,
+            payload_sum: 0,
+        };
+        for passed in 0..3 {
+            let mut decoder = Decoder::default();
+            for (number, payload) in payloads.iter().enumerate() {
+                if number == passed {
+                    decoder.gap();
+                    continue;
+                }
+                let found = decoder.entry(&header(number), payload);
+                let needs_it = passed == 1 && number == 3;
+                assert_eq!(
+                    found.ok().as_ref(),
+                    entries().get(number).filter(|_| !needs_it),
+                    "{number} without {passed}"
+                );
+            }
+        }
+    }
 }

@@ -359,6 +359,8 @@ pub(super) fn walk(dir: &Path, window: usize, position: u64) -> Result<Walked, L
             Step::Gap => {
                 decoder.gap();
                 has_gap = true;
+                // Whoever follows the log must not take what was passed over for seen.
+                generation = generation.max(walk.generation);
             }
             Step::Record(record, path) => {
                 generation = generation.max(record.header.generation);

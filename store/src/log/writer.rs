@@ -11,7 +11,7 @@
 
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::{fs, io};
 
@@ -219,7 +219,8 @@ impl Log {
             spare: Mutex::new(None),
             manifest: Mutex::new(manifest),
             keeping: Mutex::new(Vec::new()),
-            checkpoint_bytes: AtomicU64::new(0),
+            checkpoint: Mutex::new((0, 0)),
+            next: AtomicU64::new(next_sequence),
             spares: AtomicU64::new(0),
         };
         let is_new = offset == SEGMENT_HEADER as u64;
@@ -306,6 +307,10 @@ impl Log {
         self.encoder.keep();
         self.offset += self.record.len() as u64;
         self.next_sequence += 1;
+        // ORDER next: a number by itself.
+        self.shared
+            .next
+            .store(self.next_sequence, Ordering::Relaxed);
         self.generation = self.generation.max(entry.generation);
         // A large entry's buffer is not kept.
         if self.record.capacity() > 1 << 20 {

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use sherwood_client::import::{ImportError, read_parquet};
 use sherwood_client::locate::{ClusterId, LocateError, StateDir};
@@ -31,7 +31,7 @@ pub(super) fn adopt(dir: &StateDir, wanted: Option<&ClusterId>) -> Result<Recove
             (Err(error), _) => return Err(error.into()),
         };
         let path = file.path;
-        let seen = look(&path)?;
+        let (seen, at) = (look(&path)?, SystemTime::now());
         let expected = file.expected_cluster.as_ref();
         let read = read_parquet(&path, expected.map(ClusterId::as_str));
         if identity(&look(&path)?) != identity(&seen) {
@@ -69,7 +69,7 @@ pub(super) fn adopt(dir: &StateDir, wanted: Option<&ClusterId>) -> Result<Recove
             cluster,
             position: Position::default(),
             checkpoint: None,
-            adopted: Some(Adopted { path, seen }),
+            adopted: Some(Adopted { path, seen, at }),
             foreign: None,
             torn: None,
             warnings: Vec::new(),

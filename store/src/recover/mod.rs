@@ -32,6 +32,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::thread;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use sherwood_client::import::{ImportError, read_parquet_bytes};
@@ -80,6 +81,8 @@ pub struct Adopted {
     pub path: PathBuf,
     /// What its inode said before and after.
     pub seen: fs::Metadata,
+    /// Before it was read.
+    pub at: SystemTime,
 }
 
 /// The state in `dir`, of the cluster `wanted` where one is named.

@@ -300,7 +300,8 @@ fn a_new_segment_leaves_room_for_the_next_checkpoint() {
     let tmp = tempfile::tempdir().unwrap();
     let disk = Arc::new(Sized::default());
     let (mut log, _) = Log::open(&tmp.path().join("log"), tiny(), disk.clone()).unwrap();
-    log.keeper().has_checkpoint(CHECKPOINT);
+    log.keeper().has_checkpoint(CHECKPOINT, 0);
+    log.append(&sample(1)).unwrap();
     // One segment is in the log, and one is to come.
     let enough = 2 * tiny().segment_bytes + CHECKPOINT;
     disk.0.store(enough - 1, Ordering::Relaxed);
@@ -317,7 +318,11 @@ fn a_new_segment_leaves_room_for_the_next_checkpoint() {
     log.append(&sample(next)).unwrap();
     // Now there are two.
     assert!(log.prepare().unwrap_err().is_full());
+    // What a checkpoint holds, the next one need not take from the log.
     disk.0
-        .store(enough + tiny().segment_bytes, Ordering::Relaxed);
+        .store(tiny().segment_bytes + CHECKPOINT, Ordering::Relaxed);
+    log.keeper().has_checkpoint(CHECKPOINT, next - 1);
+    assert!(log.prepare().unwrap_err().is_full(), "one entry is behind");
+    log.keeper().has_checkpoint(CHECKPOINT, next);
     assert!(log.prepare().unwrap());
 }

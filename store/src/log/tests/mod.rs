@@ -5,4 +5,4 @@ mod crash;
 mod damage;
 mod follow;
 mod happy;
-mod samples;
+pub(super) mod samples;
