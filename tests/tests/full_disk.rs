@@ -7,7 +7,7 @@ use std::path::Path;
 
 use sherwood_client::Reader;
 use sherwood_tests::daemon::{
-    Daemon, Place, await_turn, command, counts, parquet, state_with_tasks, turn,
+    Daemon, Place, await_turn, command, counts, parquet, state_with_tasks, turn, wait_for,
 };
 use sherwood_tests::needs::{self, SmallTmpfs};
 
@@ -149,6 +149,11 @@ fn a_full_disk_under_the_state_is_a_warning_and_publishing_goes_on() {
     fs::write(&file, parquet(&state_with_tasks("c", 100, 0))).unwrap();
     let mut daemon = Daemon::spawn(command(flags(disk.path(), &place.run_dir()))).ready();
     let mut handle = place.reader().handle().unwrap();
+    // What is being made ready would give its room back.
+    wait_for("the log's room", || {
+        let reserve = fs::metadata(disk.path().join("log/room.reserve"));
+        reserve.is_ok_and(|found| found.len() > 0)
+    });
     let filler = disk.fill("somebody's");
     // In place, so that the writer needs no room.
     for turn in 1..=3 {
