@@ -6,7 +6,7 @@
 //!   (Y2). Then it is deleted or, one of them, filled with zeros for a new life (L1).
 //! - **L14** Room for saving outcomes is held back in a file of its own. Where a disk has become full, L6 takes room before it
 //!   gives any: then that file goes first.
-//! - **L15** A new segment leaves room for the next checkpoint, which has at most what the newest one has and what the log has. Without
+//! - **L15** A new segment leaves room for the next checkpoint, which has at most what the newest one has and the log behind it. Without
 //!   it the log takes the room of the very checkpoint that would let it go.
 
 use std::io;
