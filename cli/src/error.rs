@@ -166,6 +166,16 @@ pub enum CliError {
         /// Unknown.
         unknown: u64,
     },
+    /// `apply` into a pipe whose reader went away.
+    #[error(
+        "nobody reads the answers any more: {path:?} was sent up to line {lines}, and not beyond it"
+    )]
+    Unread {
+        /// The file; `-` for standard input.
+        path: PathBuf,
+        /// Lines read and sent.
+        lines: u64,
+    },
     /// Words that the options cannot check.
     #[error("{0}")]
     Usage(String),

@@ -216,14 +216,21 @@ fn apply_answers_line_by_line_and_its_exit_code_is_that_of_the_worst_answer() {
     );
     let ran = served.run(apply).ended(0);
     assert_eq!(outcomes(&ran), ["a done", "b done", "c done"]);
-    std::fs::write(
-        served.host.path("lines.jsonl"),
-        "{\"id\":\"d\",\"ops\":[]}\n{\"ops\":5}\n",
-    )
-    .expect("writes");
-    let ran = served.run(apply).ended(1);
-    assert_eq!(outcomes(&ran), ["d done"]);
-    assert!(ran.stderr.contains("line 2"), "{ran:?}");
+    // What is no transaction is answered in its turn, and those behind it are applied.
+    let lines = "{\"id\":\"d\",\"ops\":[]}\n\n{\"id\":\"e\",\"ops\":5}\nno line\n{\"id\":\"f\",\"ops\":[]}\n";
+    std::fs::write(served.host.path("lines.jsonl"), lines).expect("writes");
+    let ran = served.run(apply).ended(5);
+    assert_eq!(
+        outcomes(&ran),
+        ["d done", "e refused", "null refused", "f done"]
+    );
+    for (answer, told) in ran.lines()[1..3].iter().zip(["line 3: ", "line 4: "]) {
+        assert!(answer.contains(told), "{told}: {ran:?}");
+    }
+    assert_eq!(
+        ran.stderr,
+        "error: of 4 transactions 2 were refused and 0 are unknown\n"
+    );
 }
 
 /// What may have been applied is told, whatever else went wrong, and every answer that is under way is waited for.
@@ -233,42 +240,43 @@ fn apply_ends_with_6_if_anything_is_unknown_however_it_ended() {
     let file = served.host.path("lines.jsonl");
     let line = |id: &str| format!("{{\"id\":\"{id}\",\"ops\":[]}}\n");
     let apply = &["apply", "-f", "lines.jsonl", "--timeout", "0.3"];
-    // The lines before a bad one are all unknown.
     std::fs::write(&file, line("a") + &line("b") + &line("c") + "no line\n").expect("writes");
     served.stub.will(&[Act::Unknown; 1000]);
     let ran = served.run(apply).ended(6);
-    assert_eq!(ran.lines().len(), 3, "{ran:?}");
-    for told in [
-        "line 4",
-        "of 3 transactions 0 were refused and 3 are unknown",
-    ] {
+    assert_eq!(ran.lines().len(), 4, "{ran:?}");
+    assert!(
+        ran.stderr
+            .contains("of 4 transactions 1 were refused and 3 are unknown"),
+        "{ran:?}"
+    );
+    served.stub.seen().acts.clear();
+    // Nobody reads the answers: they still count, and how far it came is told.
+    let into_nothing = || -> common::Ran {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let mut command = served
+            .host
+            .command(&[&["--run-dir", "run"][..], apply].concat());
+        command
+            .stdout(writer)
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("runs")
+            .wait_with_output()
+            .expect("ends")
+            .into()
+    };
+    std::fs::write(&file, line("d") + &line("e")).expect("writes");
+    served.stub.will(&[Act::Silence, Act::Serve]);
+    let ran = into_nothing().ended(6);
+    // Whether the second line was under way when the first answer came is not said.
+    for told in ["nobody reads the answers", " are unknown"] {
         assert!(ran.stderr.contains(told), "{told}: {ran:?}");
     }
     served.stub.seen().acts.clear();
-    // Without an unknown one the bad line decides, and the refusal is told.
-    std::fs::write(&file, line("d") + &line("e") + "no line\n").expect("writes");
-    served.stub.will(&[Act::Refuse]);
-    let ran = served.run(apply).ended(1);
-    for told in ["line 3", "1 were refused"] {
-        assert!(ran.stderr.contains(told), "{told}: {ran:?}");
-    }
-    // Nobody reads the answers: they still count.
-    std::fs::write(&file, line("f") + &line("g")).expect("writes");
-    served.stub.will(&[Act::Serve, Act::Silence]);
-    let (reader, writer) = std::io::pipe().expect("a pipe");
-    drop(reader);
-    let mut command = served
-        .host
-        .command(&[&["--run-dir", "run"][..], apply].concat());
-    let ran: common::Ran = command
-        .stdout(writer)
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("runs")
-        .wait_with_output()
-        .expect("ends")
-        .into();
-    assert!(ran.ended(6).stderr.contains("1 are unknown"));
+    std::fs::write(&file, line("f")).expect("writes");
+    let ran = into_nothing().ended(1);
+    assert!(ran.stderr.contains("up to line 1,"), "{ran:?}");
 }
 
 #[test]

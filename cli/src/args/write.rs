@@ -127,8 +127,8 @@ One answer a line on stdout, in the order of the input, and as soon as it is kno
 With --table the file holds
 rows (Arrow or Parquet) and is sent in pieces, each a transaction.
 
-A line that is no transaction, or a daemon that goes away, ends it: what was sent before is still answered. The
-exit code is 6 if any answer is unknown; else that of what ended it, 5 if any is refused, or 0.
+A line that is no transaction is answered as refused, with its number. A daemon that goes away, or answers that
+nobody reads, end it: what was sent before is still waited for. The exit code is 6 if any answer is unknown; else that of what ended it, 5 if any is refused, or 0.
 
 Examples:
   sherwood apply -f changes.jsonl

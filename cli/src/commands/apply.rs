@@ -1,11 +1,12 @@
 //! `sherwood apply`: transactions, one a line, answered one a line.
 //!
 //! Lines are sent ahead while their answers are under way; an answer is printed as soon as there is no further line
-//! to send, so that a program may write a line and wait for its answer.
+//! to send, so that a program may write a line and wait for its answer. A line that is no transaction is answered too,
+//! as refused, in its turn: each line stands for itself, and those behind it are applied.
 
 use std::collections::VecDeque;
-use std::io::{BufRead, Write};
-use std::path::Path;
+use std::io::{BufRead, ErrorKind, Write};
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::thread;
 
@@ -13,7 +14,7 @@ use sherwood_client::TableId;
 use sherwood_client::write::{
     DomainOp, Operation, Outcome, PendingWrite, Transaction, WriteError, Writer,
 };
-use sherwood_shared::transaction as form;
+use sherwood_shared::transaction::{self as form, OutcomeKind};
 
 use crate::args::{AnswerFormat, ApplyArgs, InputFormat, WriteArgs};
 use crate::commands::put::Sender;
@@ -50,9 +51,9 @@ pub fn run(places: &Places, args: &ApplyArgs) -> Result<(), CliError> {
     let path = args.input.file.clone();
     let lines = read_ahead(opened.lines(), &path);
     let mut answers = Answers::default();
-    let sent = answers.apply(&writer, &lines, &path);
+    let sent = answers.apply(&writer, &lines);
     answers.drain();
-    answers.end(sent)
+    answers.end(sent, path)
 }
 
 /// Reads on another thread, which ends with the input or with this program.
@@ -86,12 +87,23 @@ fn read_ahead(
 /// What was answered so far, and what is under way.
 #[derive(Default)]
 struct Answers {
-    pending: VecDeque<PendingWrite>,
+    pending: VecDeque<Line>,
+    /// Lines read.
+    lines: u64,
     answers: u64,
     refused: u64,
     unknown: u64,
     /// What went wrong first. The answers that are under way are waited for all the same.
     failed: Option<CliError>,
+    /// Nobody reads the answers. What is under way is waited for and counted; no further line is sent.
+    unread: bool,
+}
+
+/// A line that has an answer to come.
+enum Line {
+    Sent(PendingWrite),
+    /// Is none that could be sent.
+    Bad(form::Answer),
 }
 
 impl Answers {
@@ -100,33 +112,31 @@ impl Answers {
         &mut self,
         writer: &Writer,
         lines: &Receiver<Result<Vec<u8>, CliError>>,
-        path: &Path,
     ) -> Result<(), CliError> {
-        let mut number = 0_u64;
-        while self.failed.is_none() {
+        while self.failed.is_none() && !self.unread {
             let line = match lines.try_recv() {
-                Ok(line) => line,
+                Ok(line) => line?,
                 Err(TryRecvError::Empty) => match self.pending.pop_front() {
                     Some(first) => {
                         self.take(first);
                         continue;
                     }
                     None => match lines.recv() {
-                        Ok(line) => line,
+                        Ok(line) => line?,
                         Err(_) => break,
                     },
                 },
                 Err(TryRecvError::Disconnected) => break,
             };
-            number += 1;
-            let operation = parse(&line?).map_err(|why| CliError::InputAt {
-                path: path.to_owned(),
-                place: format!("line {number}"),
-                why,
-            })?;
-            if let Some(operation) = operation {
-                self.pending.push_back(writer.submit(operation)?);
+            self.lines += 1;
+            if line.iter().all(u8::is_ascii_whitespace) {
+                continue;
             }
+            let line = match parse(&line) {
+                Ok(operation) => Line::Sent(writer.submit(operation)?),
+                Err(why) => Line::Bad(bad(&line, self.lines, &why)),
+            };
+            self.pending.push_back(line);
             if self.pending.len() >= AHEAD
                 && let Some(first) = self.pending.pop_front()
             {
@@ -143,33 +153,46 @@ impl Answers {
     }
 
     /// Waits for one answer, counts it and prints it.
-    fn take(&mut self, pending: PendingWrite) {
-        let id = pending.id().to_owned();
-        let outcome = match pending.wait() {
-            Ok(outcome) => outcome,
-            // Nothing of it was sent; so it is for those behind it, maybe.
-            Err(error @ (WriteError::Unreachable { .. } | WriteError::Denied { .. })) => {
-                self.failed.get_or_insert(error.into());
-                return;
+    fn take(&mut self, line: Line) {
+        let answer = match line {
+            Line::Bad(answer) => answer,
+            Line::Sent(pending) => {
+                let id = pending.id().to_owned();
+                match pending.wait() {
+                    Ok(outcome) => outcome.to_answer(&id),
+                    // Nothing of it was sent; so it is for those behind it, maybe.
+                    Err(error @ (WriteError::Unreachable { .. } | WriteError::Denied { .. })) => {
+                        self.failed.get_or_insert(error.into());
+                        return;
+                    }
+                    Err(error) => {
+                        let reason = error.to_string();
+                        let outcome = Outcome::Unknown {
+                            id: id.clone(),
+                            reason,
+                        };
+                        outcome.to_answer(&id)
+                    }
+                }
             }
-            Err(error) => Outcome::Unknown {
-                id: id.clone(),
-                reason: error.to_string(),
-            },
         };
         self.answers += 1;
-        match &outcome {
-            Outcome::Done { .. } => {}
-            Outcome::Refused { .. } => self.refused += 1,
-            Outcome::Unknown { .. } => self.unknown += 1,
+        match answer.outcome {
+            OutcomeKind::Done => {}
+            OutcomeKind::Refused => self.refused += 1,
+            OutcomeKind::Unknown => self.unknown += 1,
         }
-        if let Err(error) = print(&outcome.to_answer(&id)) {
-            self.failed.get_or_insert(error.into());
+        match print(&answer) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => self.unread = true,
+            Err(error) => {
+                self.failed.get_or_insert(error.into());
+            }
         }
     }
 
     /// The worst decides: what may have been applied, then what ended it early, then what was refused.
-    fn end(self, sent: Result<(), CliError>) -> Result<(), CliError> {
+    fn end(self, sent: Result<(), CliError>, path: PathBuf) -> Result<(), CliError> {
         let counted = match self.refused + self.unknown {
             0 => None,
             _ => Some(CliError::NotAllDone {
@@ -178,13 +201,15 @@ impl Answers {
                 unknown: self.unknown,
             }),
         };
-        match (sent.err().or(self.failed), counted) {
+        let unread = self.unread.then_some(CliError::Unread {
+            path,
+            lines: self.lines,
+        });
+        match (sent.err().or(self.failed).or(unread), counted) {
             (None, None) => Ok(()),
             (None, Some(only)) | (Some(only), None) => Err(only),
-            (Some(ended), Some(counted)) if self.unknown > 0 || ended.is_silent() => {
-                if !ended.is_silent() {
-                    output::complain("error", &ended);
-                }
+            (Some(ended), Some(counted)) if self.unknown > 0 => {
+                output::complain("error", &ended);
                 Err(counted)
             }
             (Some(ended), Some(counted)) => {
@@ -201,26 +226,34 @@ fn print(answer: &form::Answer) -> std::io::Result<()> {
     out.flush()
 }
 
-/// A transaction, a domain operation, or nothing on a blank line.
-fn parse(line: &[u8]) -> Result<Option<Operation>, String> {
-    if line.iter().all(u8::is_ascii_whitespace) {
-        return Ok(None);
-    }
+/// A transaction or a domain operation.
+fn parse(line: &[u8]) -> Result<Operation, String> {
     let text = |error: form::FormError| error.to_string();
     let mut object = form::object(line).map_err(text)?;
     match object.shift_remove("do") {
-        None => {
-            let transaction = form::Transaction::from_object(object).map_err(text)?;
-            Ok(Some(Transaction::from(transaction).into()))
-        }
-        Some(action) if action == "transaction" => {
-            let transaction = form::Transaction::from_object(object).map_err(text)?;
-            Ok(Some(Transaction::from(transaction).into()))
-        }
-        Some(action) => {
+        Some(action) if action != "transaction" => {
             let action = action.as_str().unwrap_or_default();
             let (id, op) = DomainOp::from_object(action, object).map_err(text)?;
-            Ok(Some(Operation::Domain { id, op }))
+            Ok(Operation::Domain { id, op })
         }
+        _ => {
+            let transaction = form::Transaction::from_object(object).map_err(text)?;
+            Ok(Transaction::from(transaction).into())
+        }
+    }
+}
+
+/// The answer to a line that is none of both, with its id where that much of it can be read.
+fn bad(line: &[u8], number: u64, why: &str) -> form::Answer {
+    let object = form::object(line).ok();
+    let id = object
+        .as_ref()
+        .and_then(|object| object.get("id")?.as_str());
+    form::Answer {
+        id: id.map(str::to_owned),
+        outcome: OutcomeKind::Refused,
+        generation: None,
+        reason: Some(format!("line {number}: {why}")),
+        task: None,
     }
 }
