@@ -150,7 +150,7 @@ fn a_refusal_ends_with_5_and_what_is_not_known_with_6_and_its_id() {
     assert_eq!(ran.json(), expected);
     served.stub.will(&[Act::Silence]);
     let ran = served
-        .run(&["start", "t1", "--id", "x", "--timeout", "0.2"])
+        .run(&["start", "t1", "--id", "x", "--timeout", "1"])
         .ended(6);
     assert_eq!(
         ran.stderr,
@@ -200,7 +200,7 @@ fn apply_answers_line_by_line_and_its_exit_code_is_that_of_the_worst_answer() {
     let lines = "{\"id\":\"a\",\"ops\":[{\"delete\":\"tasks\",\"key\":\"t\"}]}\n\n\
                  {\"do\":\"start\",\"id\":\"b\",\"task\":\"t\"}\n{\"id\":\"c\",\"ops\":[]}\n";
     std::fs::write(served.host.path("lines.jsonl"), lines).expect("writes");
-    let apply = &["apply", "-f", "lines.jsonl", "--timeout", "0.3"];
+    let apply = &["apply", "-f", "lines.jsonl", "--timeout", "1"];
     let outcomes = |ran: &common::Ran| -> Vec<String> {
         let answer = |line: &&str| serde_json::from_str::<Value>(line).expect("an answer");
         let text =
@@ -239,7 +239,7 @@ fn apply_ends_with_6_if_anything_is_unknown_however_it_ended() {
     let served = Served::new();
     let file = served.host.path("lines.jsonl");
     let line = |id: &str| format!("{{\"id\":\"{id}\",\"ops\":[]}}\n");
-    let apply = &["apply", "-f", "lines.jsonl", "--timeout", "0.3"];
+    let apply = &["apply", "-f", "lines.jsonl", "--timeout", "1"];
     std::fs::write(&file, line("a") + &line("b") + &line("c") + "no line\n").expect("writes");
     served.stub.will(&[Act::Unknown; 1000]);
     let ran = served.run(apply).ended(6);

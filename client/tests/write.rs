@@ -21,7 +21,7 @@ use tonic::{Code, Status};
 
 /// Longer than any machine takes; deadlines that have to pass are short.
 const LONG: Duration = Duration::from_secs(60);
-const SHORT: Duration = Duration::from_millis(150);
+const SHORT: Duration = Duration::from_millis(600);
 
 fn place() -> (TempDir, Stub) {
     let dir = tempfile::tempdir().expect("a directory");
@@ -227,7 +227,9 @@ fn what_never_found_room_is_refused_and_what_found_it_late_is_done() {
 #[test]
 fn an_answer_that_came_while_nobody_waited_counts_after_the_deadline_too() {
     let (_dir, stub) = place();
-    let writer = writer(&stub, SHORT);
+    // Longer than to send takes, so that it is not over before the answer is on its way.
+    let deadline = SHORT * 3;
+    let writer = writer(&stub, deadline);
     stub.will(&[Act::Late]);
     let pending = writer.submit(transaction("a")).expect("submits");
     while stub.seen().applied.is_empty() {
@@ -235,7 +237,7 @@ fn an_answer_that_came_while_nobody_waited_counts_after_the_deadline_too() {
         writer.status().expect("an answer");
     }
     stub.answer_late();
-    std::thread::sleep(SHORT * 4);
+    std::thread::sleep(deadline * 2);
     assert_eq!(pending.wait().ok(), Some(done(1)));
 }
 

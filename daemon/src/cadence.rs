@@ -3,7 +3,8 @@
 //! - **CA1** Soon, for those who read the file: after [`QUIET`] without a change, or [`LATEST`] after the first
 //!   one that is not in it.
 //! - **CA2** Seldom, for the disk: never more than a tenth of the time goes into checkpoints. The scribe pauses between
-//!   their steps for that ([`SHARE`]), so that a large one takes long and the next may follow at once.
+//!   their steps for that ([`SHARE`]), so that a large one takes long and the next may follow at once. What a step that only
+//!   computes took is its time on a processor: a host that is busy with other things does not make checkpoints rare.
 //! - **CA3** Not into a foreign writer's face: while it holds the public file open for writing, and for [`COURTESY`] after it
 //!   changed it, that file is left alone. The private checkpoint and the log have everything meanwhile.
 

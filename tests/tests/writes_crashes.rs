@@ -159,7 +159,8 @@ impl Crash for Die {
             thread::sleep(Duration::from_millis(1));
         }
         if !self.has_died() {
-            self.lived.extend(self.armed.take().map(|(step, _)| step));
+            let lived = |(step, _)| format!("{step}, but said:\n{}", store.said());
+            self.lived.extend(self.armed.take().map(lived));
         }
         store.kill();
         self.arm();
@@ -191,7 +192,11 @@ fn survives_death_at(steps: &BTreeSet<String>) {
         "died twice at each of {} steps: {tally}",
         steps.len()
     ));
-    assert!(crash.lived.is_empty(), "never came to {:?}", crash.lived);
+    assert!(
+        crash.lived.is_empty(),
+        "never came to {}",
+        crash.lived.join("\n")
+    );
 }
 
 #[test]

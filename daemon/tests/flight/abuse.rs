@@ -236,7 +236,8 @@ fn a_client_that_waits_no_longer_is_told_so_and_the_engine_decides_alone() {
         let server = Server::start();
         let mut client = server.client().await;
         let mut request = tonic::Request::new(Action::new("start", r#"{"id":"never","task":"t"}"#));
-        request.set_timeout(Duration::from_millis(30));
+        // Long enough to come to the engine first.
+        request.set_timeout(Duration::from_secs(1));
         let status = client.do_action(request).await.unwrap_err();
         assert!(
             matches!(status.code(), Code::DeadlineExceeded | Code::Cancelled),

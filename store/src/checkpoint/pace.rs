@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::time::{ClockId, clock_gettime};
+
 /// What comes next. Each is small: a file operation, some megabytes to write, or one column to encode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -109,27 +111,59 @@ impl Pace for Free {
 pub struct Share<'a> {
     stop: &'a AtomicBool,
     pauses: u32,
-    since: Instant,
+    /// The step under way.
+    step: Option<Step>,
+    since: Moment,
 }
 
 /// The longest sleep before `stop` is looked at again.
 const SLICE: Duration = Duration::from_millis(20);
 
 impl<'a> Share<'a> {
-    /// After each piece of work waits `pauses` times as long: 9 for a tenth of the time.
+    /// After each piece of work waits `pauses` times as long as it took: 9 for a tenth of the time.
     #[must_use]
     pub fn new(pauses: u32, stop: &'a AtomicBool) -> Self {
         Self {
             stop,
             pauses,
-            since: Instant::now(),
+            step: None,
+            since: Moment::now(),
         }
     }
 }
 
+/// A moment, by the clock and by what this thread has had of the processors.
+#[derive(Clone, Copy, Debug)]
+struct Moment {
+    clock: Instant,
+    processor: Option<Duration>,
+}
+
+impl Moment {
+    fn now() -> Self {
+        let processor = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID);
+        Self {
+            clock: Instant::now(),
+            processor: processor.ok().map(Duration::from),
+        }
+    }
+}
+
+/// What a step took from others. A step that only computes took the processor's time: how long it waited for its turn
+/// on a busy host is no reason to pause nine times that long. All others keep the disk busy while they wait.
+fn taken(step: Option<Step>, began: Moment, now: Moment) -> Duration {
+    let by_the_clock = now.clock.saturating_duration_since(began.clock);
+    match (step, began.processor, now.processor) {
+        (Some(Step::Gather | Step::Encode), Some(began), Some(now)) => now.saturating_sub(began),
+        _ => by_the_clock,
+    }
+}
+
 impl Pace for Share<'_> {
-    fn before(&mut self, _: Step) -> Result<(), Halt> {
-        let until = Instant::now() + self.since.elapsed().saturating_mul(self.pauses);
+    fn before(&mut self, step: Step) -> Result<(), Halt> {
+        let now = Moment::now();
+        let taken = taken(self.step, self.since, now);
+        let until = now.clock + taken.saturating_mul(self.pauses);
         loop {
             // ORDER stop: a hint; who sets it waits for the thread by other means.
             if self.stop.load(Ordering::Relaxed) {
@@ -141,7 +175,31 @@ impl Pace for Share<'_> {
             }
             thread::sleep(left.min(SLICE));
         }
-        self.since = Instant::now();
+        self.step = Some(step);
+        self.since = Moment::now();
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_that_computes_took_what_it_had_of_the_processor_and_others_the_time() {
+        const MS: Duration = Duration::from_millis(1);
+        let began = Moment::now();
+        let after = |processor| Moment {
+            clock: began.clock + 100 * MS,
+            processor,
+        };
+        let had = began.processor.map(|had| had + 3 * MS);
+        assert!(had.is_some(), "this system tells a thread's time");
+        for step in Step::ALL {
+            let computes = matches!(step, Step::Gather | Step::Encode);
+            let expected = if computes { 3 * MS } else { 100 * MS };
+            assert_eq!(taken(Some(step), began, after(had)), expected, "{step:?}");
+            assert_eq!(taken(Some(step), began, after(None)), 100 * MS, "{step:?}");
+        }
     }
 }

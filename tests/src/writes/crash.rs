@@ -142,7 +142,7 @@ pub fn run(
             let checked = check(store, &mut writers, &rows, generation);
             if let Err(what) = &checked {
                 // Killed where it was told to die, in the middle of being checked: the same again.
-                let has_died = store.may_die() && !store.is_alive();
+                let has_died = store.may_die() && is_dying(store);
                 // A busy disk takes longer than a writer is patient: that is no outcome yet.
                 let is_slow = what.starts_with("L3: ") && started.elapsed() < LONG;
                 if has_died || is_slow {
@@ -164,6 +164,15 @@ pub fn run(
     store.kill();
     tally.took = begun.elapsed();
     Ok(tally)
+}
+
+/// Has it died? Its socket is gone a moment before the kernel says so.
+fn is_dying(store: &mut dyn Store) -> bool {
+    let begun = Instant::now();
+    while store.is_alive() && begun.elapsed() < Duration::from_secs(1) {
+        thread::sleep(Duration::from_millis(1));
+    }
+    !store.is_alive()
 }
 
 /// What is there, if all of it is as the books want it.

@@ -104,11 +104,6 @@ impl Sherwood {
         let options = Options::default().deadline(self.patience);
         Writer::connect_with(Address::Socket(self.socket()), options).map_err(|error| chain(&error))
     }
-
-    fn said(&self) -> String {
-        let daemon = self.daemon.as_ref();
-        daemon.map_or_else(String::new, |daemon| daemon.lines().join("\n"))
-    }
 }
 
 impl Store for Sherwood {
@@ -154,6 +149,11 @@ impl Store for Sherwood {
 
     fn may_die(&self) -> bool {
         self.die.is_some()
+    }
+
+    fn said(&self) -> String {
+        let daemon = self.daemon.as_ref();
+        daemon.map_or_else(String::new, |daemon| daemon.lines().join("\n"))
     }
 
     fn is_alive(&mut self) -> bool {

@@ -36,6 +36,11 @@ pub trait Store: Sync {
         false
     }
 
+    /// What it said since its start, for the message of a test that fails.
+    fn said(&self) -> String {
+        String::new()
+    }
+
     /// Does it run?
     fn is_alive(&mut self) -> bool;
 
