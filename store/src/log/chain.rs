@@ -9,7 +9,7 @@
 use std::path::{Path, PathBuf};
 
 use super::cursor::{Cursor, End, Record};
-use super::error::{Last, LogError};
+use super::error::{Last, LogError, Sequences};
 use super::manifest::{Manifest, manifest_path};
 use super::segment::{SegmentHeader, list, segment_path};
 
@@ -383,6 +383,7 @@ impl Walk {
             offset,
             first: next,
             last,
+            also: Sequences::default(),
         };
         let problem = self
             .chain

@@ -61,7 +61,7 @@ pub enum LogError {
         last: Last,
     },
     /// A record is damaged, and good ones follow.
-    #[error("{path:?} is damaged at byte {offset}, and good records follow: sequences {first} to {last} are affected. {advice}", advice = ADVICE)]
+    #[error("{path:?} is damaged at byte {offset}, and good records follow: sequences {first} to {last} are affected{}. {advice}", and_also(also), advice = ADVICE)]
     Damaged {
         /// The segment.
         path: PathBuf,
@@ -71,6 +71,8 @@ pub enum LogError {
         first: u64,
         /// Last one.
         last: u64,
+        /// What else cannot be read from there on: damaged too, or in need of what was. Empty where nobody looked.
+        also: Sequences,
     },
     /// The last segment is shorter than it was made: records may have stood behind its end.
     #[error("{path:?} has {found} bytes and was made with {expected}: sequences {first} to the end of the log may be missing. {advice}", advice = ADVICE)]
@@ -156,6 +158,69 @@ impl std::fmt::Display for Last {
         match self {
             Self::Sequence(sequence) => sequence.fmt(f),
             Self::EndOfLog => f.write_str("the end of the log"),
+        }
+    }
+}
+
+/// Sequences, as ranges in ascending order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sequences(Vec<(u64, u64)>);
+
+impl Sequences {
+    /// Adds a range that begins behind all others, or continues the last one.
+    pub(super) fn push(&mut self, first: u64, last: u64) {
+        match self.0.last_mut() {
+            Some((_, end)) if first <= end.saturating_add(1) => *end = last.max(*end),
+            _ if first <= last => self.0.push((first, last)),
+            _ => {}
+        }
+    }
+
+    /// Those behind this one.
+    pub(super) fn behind(&self, sequence: u64) -> Self {
+        let behind = self.0.iter().filter(|(_, last)| *last > sequence);
+        let behind = behind.map(|&(first, last)| (first.max(sequence.saturating_add(1)), last));
+        Self(behind.collect())
+    }
+
+    /// None.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The first and the last of each range.
+    #[must_use]
+    pub fn ranges(&self) -> &[(u64, u64)] {
+        &self.0
+    }
+}
+
+impl std::fmt::Display for Sequences {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (number, (first, last)) in self.0.iter().enumerate() {
+            f.write_str(match number {
+                0 => "",
+                _ if number + 1 == self.0.len() => " and ",
+                _ => ", ",
+            })?;
+            match first == last {
+                true => write!(f, "{first}")?,
+                false => write!(f, "{first} to {last}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// For the message of damage.
+fn and_also(also: &Sequences) -> String {
+    match also.is_empty() {
+        true => String::new(),
+        false => {
+            format!(
+                ", and behind them {also}, which are damaged too or need what a damaged one had"
+            )
         }
     }
 }

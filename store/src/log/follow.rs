@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use super::cursor::Cursor;
-use super::error::{Last, LogError};
+use super::error::{Last, LogError, Sequences};
 use super::payload::Decoder;
 use super::read::undecodable;
 use super::segment::{SegmentHeader, list, segment_path};
@@ -162,6 +162,7 @@ impl Follower {
                 offset: self.cursor.offset,
                 first: self.next,
                 last: self.next,
+                also: Sequences::default(),
             }));
         }
         let again = Self::open(&self.dir, self.after)?;

@@ -6,7 +6,8 @@ use super::bytes::Malformed;
 use super::chain::{Chain, Link, Step, TornTail, Walk};
 use super::cursor::{Cursor, End, Record};
 use super::disk::Disk;
-use super::error::{Last, LogError};
+use super::error::{Last, LogError, Sequences};
+use super::manifest::Manifest;
 use super::payload::Decoder;
 use super::segment::{list, segment_path};
 use crate::checkpoint::Position;
@@ -52,7 +53,7 @@ pub fn read(dir: &Path, from: u64) -> Result<Entries, LogError> {
     (entries.walk.needed, entries.walk.passed) = (from, passed);
     // What stands before `from` in the segment is not decoded, but its schemas are learnt (Z1).
     while !entries.is_over && entries.walk.next < from {
-        entries.pass()?;
+        entries.pass().map_err(|error| in_all(dir, error))?;
     }
     let last = entries.walk.next - 1;
     if last + 1 < from {
@@ -119,6 +120,7 @@ impl Entries {
                             offset: record.offset,
                             first: record.header.sequence,
                             last: record.header.sequence,
+                            also: Sequences::default(),
                         }),
                         Err(malformed) => Err(undecodable(path, &record, malformed)),
                     };
@@ -137,6 +139,7 @@ impl Iterator for Entries {
             return None;
         }
         let next = self.advance().transpose();
+        let next = next.map(|next| next.map_err(|error| in_all(&self.walk.chain.dir, error)));
         self.is_over = !matches!(next, Some(Ok(_)));
         next
     }
@@ -169,6 +172,61 @@ pub fn salvage(
     Ok(())
 }
 
+/// The sequences between the first that the log in `dir` should have and the last that it can be seen to have had whose entries cannot be
+/// read: damaged, missing, or in need of what a damaged one had. What may be missing behind those is not known by this.
+///
+/// # Errors
+///
+/// Only if the directory cannot be listed.
+pub fn unreadable(dir: &Path) -> Result<Sequences, LogError> {
+    let begins = match Manifest::read(dir) {
+        Ok(Some(manifest)) => Some(manifest.released.saturating_add(1)),
+        _ if dir.is_dir() => list(dir)?.first().copied(),
+        _ => None,
+    };
+    unreadable_from(dir, begins.unwrap_or(1))
+}
+
+fn unreadable_from(dir: &Path, from: u64) -> Result<Sequences, LogError> {
+    let (mut lost, mut next) = (Sequences::default(), from);
+    salvage(dir, from, |entry| {
+        let last = match entry {
+            Ok(entry) => {
+                lost.push(next, entry.sequence.saturating_sub(1));
+                entry.sequence
+            }
+            Err(LogError::Damaged { last, .. } | LogError::Undecodable { sequence: last, .. }) => {
+                lost.push(next, last);
+                last
+            }
+            Err(_) => return,
+        };
+        next = next.max(last.saturating_add(1));
+    })?;
+    Ok(lost)
+}
+
+/// Adds to damage what else it costs: an entry that needs what a damaged one had cannot be read either.
+pub(super) fn in_all(dir: &Path, error: LogError) -> LogError {
+    match error {
+        LogError::Damaged {
+            path,
+            offset,
+            first,
+            last,
+            ..
+        } => LogError::Damaged {
+            also: unreadable_from(dir, first)
+                .map_or_else(|_| Sequences::default(), |all| all.behind(last)),
+            path,
+            offset,
+            first,
+            last,
+        },
+        other => other,
+    }
+}
+
 fn salvage_segment(
     path: &Path,
     first: u64,
@@ -198,6 +256,7 @@ fn salvage_segment(
                     offset: cursor.offset,
                     first: next,
                     last,
+                    also: Sequences::default(),
                 }));
             }
             (next, cursor.offset) = (good, at);
@@ -343,7 +402,7 @@ pub(super) fn walk(dir: &Path, window: usize, position: u64) -> Result<Walked, L
         .collect();
     headers.reverse();
     loop {
-        match walk.step()? {
+        match walk.step().map_err(|error| in_all(dir, error))? {
             Step::Segment => {
                 decoder = Decoder::default();
                 has_gap = false;

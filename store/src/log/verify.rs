@@ -1,12 +1,12 @@
-//! Looking at all of a log and saying what is whole, for `sherwood recover verify`. Changes nothing, and does not stop at damage.
+//! Looking at all of a log and saying what is whole. Changes nothing, and does not stop at damage.
 
 use std::path::{Path, PathBuf};
 
 use super::chain::{Chain, TornTail};
 use super::cursor::{Cursor, End};
-use super::error::LogError;
+use super::error::{LogError, Sequences};
 use super::payload::Decoder;
-use super::read::undecodable;
+use super::read::{in_all, undecodable};
 use super::segment::SegmentId;
 use crate::outcomes::{list_files, read_file};
 
@@ -59,6 +59,8 @@ pub fn verify(dir: &Path) -> Result<Report, LogError> {
         }
     }
     report.problems.extend(chain.into_problems());
+    let problems = report.problems.drain(..);
+    report.problems = problems.map(|error| in_all(dir, error)).collect();
     if dir.is_dir() {
         for file in list_files(dir)?.0 {
             match read_file(&file) {
@@ -98,6 +100,7 @@ fn segment(
             offset: used_bytes,
             first: next,
             last: next_first.saturating_sub(1),
+            also: Sequences::default(),
         }),
         None => match cursor.end(next)? {
             End::Clean | End::Torn { .. } if cursor.len() < cursor.header.bytes => {
@@ -123,6 +126,7 @@ fn segment(
                     offset: used_bytes,
                     first: next,
                     last: found.saturating_sub(1),
+                    also: Sequences::default(),
                 };
                 report.problems.push(error);
             }
