@@ -24,6 +24,7 @@
 
 mod adopt;
 mod error;
+mod salvage;
 #[cfg(test)]
 mod tests;
 pub mod tools;

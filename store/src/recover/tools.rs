@@ -16,15 +16,15 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sherwood_client::Snapshot;
-use sherwood_client::import::{read_parquet, seal, write_parquet_atomic};
+use sherwood_client::import::seal;
 use sherwood_client::locate::{ClusterId, StateDir};
 use sherwood_shared::schema::TableId;
 use sherwood_shared::state::State;
 
-use super::{RESTORING, RecoverError, chain, has_log, is_damage, load, replay};
-use crate::apply::Fold;
+pub use super::salvage::{Salvaged, salvage};
+use super::{RESTORING, RecoverError, chain, has_log, load, replay};
 use crate::checkpoint::{
-    self, CheckpointError, Checkpoints, Free, Listed, Position, read_position, sync_directory,
+    self, CheckpointError, Checkpoints, Free, Position, read_position, sync_directory,
 };
 use crate::durable;
 use crate::lock::{Holder, Lock, STATE_LOCK};
@@ -69,7 +69,7 @@ pub struct LogLine {
     pub last: Option<Position>,
     /// When that was committed: milliseconds since the epoch.
     pub last_at_ms: Option<i64>,
-    /// What is wrong with it; `None`: every entry was read.
+    /// What is wrong with it, and which entries cannot be read for that; `None`: every entry was read.
     pub problem: Option<String>,
     /// The entry that was being written when the log stopped: no problem.
     pub torn: Option<u64>,
@@ -148,7 +148,7 @@ fn look(dir: &StateDir, decode: bool) -> Result<Listing, RecoverError> {
     })
 }
 
-fn rows(state: &State) -> [usize; 3] {
+pub(super) fn rows(state: &State) -> [usize; 3] {
     TableId::ALL.map(|table| state.table(table).num_rows())
 }
 
@@ -169,7 +169,7 @@ fn look_at_log(dir: &Path) -> Result<LogLine, RecoverError> {
     let mut entries = match entries {
         Ok(entries) => entries,
         Err(error) => {
-            line.problem = Some(chain(&error));
+            line.problem = Some(wrong(dir, &error)?);
             return Ok(line);
         }
     };
@@ -184,11 +184,21 @@ fn look_at_log(dir: &Path) -> Result<LogLine, RecoverError> {
                 line.last = Some(at);
                 line.last_at_ms = Some(entry.committed_at_ms);
             }
-            Err(error) => line.problem = Some(chain(&error)),
+            Err(error) => line.problem = Some(wrong(dir, &error)?),
         }
     }
     line.torn = entries.torn().map(|torn| torn.sequence);
     Ok(line)
+}
+
+/// The first thing that is wrong, and all that it and what comes behind it cost.
+fn wrong(dir: &Path, first: &log::LogError) -> Result<String, RecoverError> {
+    let unreadable = log::unreadable(dir)?;
+    let what = chain(first);
+    Ok(match unreadable.is_empty() {
+        true => what,
+        false => format!("{what}. In all, these entries cannot be read: {unreadable}"),
+    })
 }
 
 fn segments(dir: &Path) -> Result<Vec<SegmentLine>, RecoverError> {
@@ -444,110 +454,6 @@ fn state_at(dir: &StateDir, to: u64) -> Result<(State, Position), RecoverError> 
         wanted: to,
         reach: reasons.join("; "),
     })
-}
-
-/// What a salvage saved.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Salvaged {
-    /// The file that the state was begun with; `None`: nothing but the log was there.
-    pub base: Option<PathBuf>,
-    /// The last entry in it.
-    pub through: u64,
-    /// Rows of nodes, tasks and content.
-    pub rows: [usize; 3],
-    /// What is missing or may be, a sentence each. Empty: nothing is.
-    pub missing: Vec<String>,
-}
-
-/// Writes what can be read to `out`, a new Parquet file: the newest good checkpoint, else the public file, and every entry behind it that
-/// can be read. Changes nothing in `dir`, and needs no lock.
-///
-/// # Errors
-///
-/// [`RecoverError::Exists`], [`RecoverError::Write`]; [`RecoverError::NoCluster`] if there is nothing at all.
-pub fn salvage(dir: &StateDir, out: &Path) -> Result<Salvaged, RecoverError> {
-    if fs::symlink_metadata(out).is_ok() {
-        return Err(RecoverError::Exists {
-            path: out.to_owned(),
-        });
-    }
-    let mut missing = Vec::new();
-    let (base, state, mut after) = best_base(dir, &mut missing)?;
-    let log_dir = log::log_dir(dir.path());
-    if !has_log(&log_dir) && base.is_some() {
-        missing.push(format!("the log is gone: every change after entry {after}"));
-    }
-    let mut fold = Fold::new();
-    log::salvage(&log_dir, after + 1, |entry| {
-        let applied = entry.map_err(|error| chain(&error)).and_then(|entry| {
-            let added = fold.add(&entry.effects);
-            added
-                .map(|()| entry.sequence)
-                .map_err(|error| chain(&error))
-        });
-        match applied {
-            Ok(sequence) => {
-                if sequence > after + 1 {
-                    missing.push(format!(
-                        "entries {} to {} cannot be read",
-                        after + 1,
-                        sequence - 1
-                    ));
-                }
-                after = sequence;
-            }
-            Err(what) => missing.push(what),
-        }
-    })?;
-    let state = fold.finish(state)?;
-    write_parquet_atomic(&state, out).map_err(|source| RecoverError::Write {
-        path: out.to_owned(),
-        source,
-    })?;
-    Ok(Salvaged {
-        base,
-        through: after,
-        rows: rows(&state),
-        missing,
-    })
-}
-
-fn best_base(
-    dir: &StateDir,
-    missing: &mut Vec<String>,
-) -> Result<(Option<PathBuf>, State, u64), RecoverError> {
-    for listed in checkpoint::list(dir)? {
-        match load(&listed, None) {
-            Ok((state, position)) => return Ok((Some(listed.path), state, position.sequence)),
-            Err(error) if is_damage(&error) => {
-                let Listed { path, .. } = listed;
-                missing.push(format!("{path:?} cannot be used: {}", chain(&error)));
-            }
-            Err(error) => {
-                return Err(RecoverError::Checkpoints {
-                    dir: dir.path().join(checkpoint::DIRECTORY),
-                    bad: vec![(listed.path, chain(&error))],
-                });
-            }
-        }
-    }
-    let file = dir.state_file(None)?;
-    let state = read_parquet(&file.path, None).map_err(|source| RecoverError::Load {
-        path: file.path.clone(),
-        source,
-    })?;
-    // The public file says where it stands, if it is ours; anybody may have changed it.
-    let position = fs::read(&file.path).ok().map(Bytes::from);
-    let position = position.as_ref().and_then(read_position);
-    missing.push(format!(
-        "no private checkpoint is good: {:?} is used, which other programs may have changed",
-        file.path
-    ));
-    Ok((
-        Some(file.path),
-        state,
-        position.map_or(0, |position| position.sequence),
-    ))
 }
 
 /// For tests: a restore that ends after some of its moves. Says how many there are.
