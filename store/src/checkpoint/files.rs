@@ -229,8 +229,9 @@ impl Checkpoints {
         Ok(())
     }
 
-    /// C7: for a full disk. Gives up what is kept in case: the older checkpoints, and what the base was before. The newest
-    /// is read whole before it stands alone.
+    /// C7: for a full disk. Gives up what is kept in case of damage, the older checkpoints; the newest is read whole before it stands
+    /// alone. If there is still no room when this is called again, and no newer checkpoint, what the base was before goes too: a foreign
+    /// program may be at work on one of those (FO3).
     ///
     /// # Errors
     ///
@@ -248,7 +249,8 @@ impl Checkpoints {
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
         };
-        if relied_on().as_ref() != Some(&newest.path) {
+        let is_second = relied_on().as_ref() == Some(&newest.path);
+        if !is_second {
             let bytes = fs::read(&newest.path).map_err(failed("read", &newest.path))?;
             if seal::check(&bytes).is_err() || !is_checkpoint(&bytes.into()) {
                 let source = io::Error::other("it is damaged, and the older ones are needed");
@@ -256,7 +258,10 @@ impl Checkpoints {
             }
             *relied_on() = Some(newest.path.clone());
         }
-        let bases = names(&self.dir.join(BASES))?;
+        let bases = match is_second {
+            true => names(&self.dir.join(BASES))?,
+            false => Vec::new(),
+        };
         let mut given_up = 0;
         for path in older.iter().map(|old| &old.path).chain(&bases) {
             Self::remove_paced(path, &paced)?;

@@ -25,7 +25,7 @@
 //!   not split between pages and the document is one row, so a column is one page, and all of it is encoded before any is written.
 //! - **C6** A log exists before the first checkpoint does, so that a checkpoint without a log is always a loss.
 //! - **C7** A disk that our own files fill empties itself: [`Checkpoints::make_room`], then the log goes up to the newest
-//!   checkpoint, and a new checkpoint has room. Nor does the public file take the room of the next one: it stays what it is.
+//!   checkpoint, and a new checkpoint has room. Only when that did not help do the bases of the last minutes go. Nor does the public file take the room of the next one: it stays what it is.
 //!
 //! Not promised: that the public file is the newest checkpoint at every moment; nothing of ours reads it for that.
 

@@ -200,9 +200,15 @@ fn on_a_full_disk_what_is_kept_in_case_is_given_up_for_a_newest_checkpoint_that_
     assert_eq!(checkpoints.list().unwrap().len(), 3);
     fs::write(&newest, good).unwrap();
     let bases = checkpoints.bases().unwrap().len();
-    let room = checkpoints.make_room(&mut Free).unwrap();
-    assert_eq!(room.through, 3);
-    assert!(bases > 2 && room.given_up > 2, "{room:?} of {bases} bases");
+    let room = |given_up| Room {
+        through: 3,
+        given_up,
+    };
+    // Foreign programs may be at work on what the bases were: they are left, until that turns out not to be enough.
+    assert_eq!(checkpoints.make_room(&mut Free).unwrap(), room(2));
+    assert_eq!(checkpoints.bases().unwrap().len(), bases);
+    let second = checkpoints.make_room(&mut Free).unwrap();
+    assert_eq!(second, room(3), "of {bases} bases");
     for path in [&newest, &case.public(), &checkpoints.base()] {
         assert_eq!(read(path), state(3), "{path:?}");
     }

@@ -6,7 +6,7 @@
 //!   (Y2). Then it is deleted or, one of them, filled with zeros for a new life (L1).
 //! - **L14** Room for saving outcomes is held back in a file of its own. Where a disk has become full, L6 takes room before it
 //!   gives any: then that file goes first.
-//! - **L15** A new segment leaves room for the next checkpoint, which has at most what the newest one has and the log behind it. Without
+//! - **L15** A new segment, and the room of L14, leave room for the next checkpoint, which has at most what the newest one has and the log behind it. Without
 //!   it the log takes the room of the very checkpoint that would let it go.
 
 use std::io;
@@ -155,15 +155,15 @@ impl Keeper {
     fn hold_back(&self) {
         let shared = &self.0;
         let path = shared.dir.join(RESERVE);
-        if path.exists() {
+        // Enough for the outcomes of the segments that go, unless their ids are long.
+        let bytes = shared.options.segment_bytes / 2;
+        if std::fs::metadata(&path).is_ok_and(|found| found.len() == bytes) {
             return;
         }
-        let held = shared.disk.create(&path).and_then(|file| {
-            // Enough for the outcomes of the segments that go, unless their ids are long.
-            file.allocate(shared.options.segment_bytes / 2)
-        });
+        // With zeros in it: a file system that cannot reserve room gives it to what is written.
+        let held = leaves_room(shared, bytes)
+            .and_then(|()| make_file(&*shared.disk, &shared.dir, &path, bytes));
         if let Err(error) = held {
-            let _gone_or_not = shared.disk.unlink(&path);
             tracing::debug!(path = %path.display(), %error, "no room is held back");
         }
     }
@@ -339,6 +339,12 @@ fn log_behind(shared: &Shared, through: u64) -> u64 {
 
 /// Makes a segment to come, durably (L5), if that leaves room (L15). Nothing is left behind if that fails.
 pub(super) fn make_spare(shared: &Shared, bytes: u64) -> io::Result<Spare> {
+    leaves_room(shared, bytes)?;
+    make_file(&*shared.disk, &shared.dir, &shared.spare_path(), bytes)
+}
+
+/// L15: is there room for the next checkpoint beside a new file of so many bytes?
+fn leaves_room(shared: &Shared, bytes: u64) -> io::Result<()> {
     let (newest, through) = *lock(&shared.checkpoint);
     let checkpoint = newest.saturating_add(log_behind(shared, through));
     // Where it cannot be said, whoever makes the file finds out.
@@ -350,7 +356,7 @@ pub(super) fn make_spare(shared: &Shared, bytes: u64) -> io::Result<Spare> {
             "No space left but what the next checkpoint needs",
         ));
     }
-    make_file(&*shared.disk, &shared.dir, &shared.spare_path(), bytes)
+    Ok(())
 }
 
 /// Makes a file of zeros, durably. Nothing is left behind if that fails.

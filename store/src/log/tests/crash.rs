@@ -326,3 +326,38 @@ fn a_new_segment_leaves_room_for_the_next_checkpoint() {
     log.keeper().has_checkpoint(CHECKPOINT, next);
     assert!(log.prepare().unwrap());
 }
+
+/// L14, on a disk that reserves nothing; and L15 of it.
+#[test]
+fn the_room_that_is_held_back_is_there_and_leaves_that_of_the_next_checkpoint() {
+    let tmp = tempfile::tempdir().unwrap();
+    let dir = tmp.path().join("log");
+    let held = dir.join("room.reserve");
+    let half = tiny().segment_bytes / 2;
+    let (log, _) = Log::open(&dir, tiny(), Arc::new(PowerCut::default())).unwrap();
+    log.prepare().unwrap();
+    assert_eq!(fs::metadata(&held).unwrap().len(), half);
+    // One that an earlier version left without any.
+    fs::write(&held, "").unwrap();
+    log.prepare().unwrap();
+    assert_eq!(fs::metadata(&held).unwrap().len(), half);
+    drop(log);
+
+    let tmp = tempfile::tempdir().unwrap();
+    let dir = tmp.path().join("log");
+    let held = dir.join("room.reserve");
+    let disk = Arc::new(Sized::default());
+    let (mut log, _) = Log::open(&dir, tiny(), disk.clone()).unwrap();
+    log.keeper().has_checkpoint(10_000, 0);
+    disk.0.store(u64::MAX, Ordering::Relaxed);
+    log.append(&sample(1)).unwrap();
+    // The log itself is one segment.
+    let enough = 10_000 + tiny().segment_bytes + half;
+    log.prepare().unwrap();
+    fs::remove_file(&held).unwrap();
+    for (room, is_held) in [(enough - 1, false), (enough, true)] {
+        disk.0.store(room, Ordering::Relaxed);
+        assert!(!log.prepare().unwrap(), "a segment is ready");
+        assert_eq!(held.exists(), is_held, "{room} bytes of room");
+    }
+}
