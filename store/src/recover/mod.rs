@@ -65,7 +65,8 @@ pub struct Recovered {
     pub adopted: Option<Adopted>,
     /// Another program's file at the public name, to be merged once the daemon serves.
     pub foreign: Option<PathBuf>,
-    /// Does the public file have to be written again? It is missing, or was a checkpoint before this one.
+    /// Does the public file have to be written again? It is missing, or was a checkpoint before this one, or has nothing that this one
+    /// lacks.
     pub public_is_stale: bool,
     /// The record that was being written when the log stopped.
     pub torn: Option<TornTail>,
@@ -167,7 +168,9 @@ pub fn recover(dir: &StateDir, wanted: Option<&ClusterId>) -> Result<Recovered, 
             public_is_stale: match public {
                 Public::Missing => true,
                 Public::Ours => !checkpoints.is_public(&listed.path).unwrap_or(false),
-                Public::Merged | Public::Foreign => false,
+                // Nothing is owed for the log's sake, which would come there by itself.
+                Public::Merged => replayed.position.is_none(),
+                Public::Foreign => false,
             },
             state,
             cluster,

@@ -83,11 +83,28 @@ fn the_public_file_may_be_gone_stale_or_anothers_and_the_state_is_the_same() {
     fs::write(&public, &foreign).unwrap();
     assert_eq!(look(&case), (false, true));
     case.checkpoints().set_base(&foreign).unwrap();
-    assert_eq!(look(&case), (false, false));
+    assert_eq!(look(&case), (true, false));
     fs::write(&public, "no state at all").unwrap();
     assert_eq!(look(&case), (false, true));
     fs::remove_file(&public).unwrap();
     assert_eq!(look(&case), (true, false));
+    // What a full disk left there: the base, of which no private checkpoint is any more (C7).
+    fs::remove_file(
+        case.path()
+            .join("checkpoints")
+            .join(crate::checkpoint::file_name(2)),
+    )
+    .unwrap();
+    case.checkpoints().set_base(&old).unwrap();
+    fs::write(&public, &old).unwrap();
+    assert_eq!(look(&case), (true, false));
+    // Entries behind the checkpoint bring it there.
+    case.append(1);
+    let recovered = case.recover().unwrap();
+    assert_eq!(
+        (recovered.public_is_stale, recovered.foreign),
+        (false, None)
+    );
     let other = ClusterId::new("d").unwrap();
     let error = recover(&case.dir(), Some(&other)).expect_err("another cluster");
     assert!(
