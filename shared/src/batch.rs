@@ -13,9 +13,11 @@ use arrow_ipc::reader::RecordBatchDecoder;
 use arrow_ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteContext, IpcWriteOptions};
 use arrow_ipc::{MetadataVersion, root_as_message};
 use arrow_schema::{ArrowError, SchemaRef};
+use flatbuffers::FlatBufferBuilder;
 use thiserror::Error;
 
 use crate::arrays;
+use crate::gathered::{Frame, Sealed};
 use crate::layout::{ALIGN, align_up};
 use crate::shape::{self, ShapeError};
 
@@ -51,6 +53,7 @@ impl BlockAt {
 #[derive(Default)]
 pub struct BatchEncoder {
     context: IpcWriteContext,
+    builder: FlatBufferBuilder<'static>,
 }
 
 impl std::fmt::Debug for BatchEncoder {
@@ -96,10 +99,37 @@ impl EncodedBatch {
 }
 
 impl BatchEncoder {
+    /// The message of a chunk of gathered rows.
+    ///
+    /// # Errors
+    ///
+    /// A chunk of 4 GiB or more.
+    pub fn seal<'f>(&mut self, frame: &'f Frame) -> Result<Sealed<'f>, ArrowError> {
+        frame.seal(&mut self.builder).ok_or_else(too_large)
+    }
+
     /// Encodes a batch without dictionaries.
     ///
     /// Fails for a batch of 4 GiB or more, and for types that Arrow IPC cannot hold.
     pub fn encode(&mut self, batch: &RecordBatch) -> Result<EncodedBatch, ArrowError> {
+        let Some(frame) = Frame::of_batch(batch) else {
+            return self.by_arrow(batch);
+        };
+        let sealed = self.seal(&frame)?;
+        let mut bytes = vec![0; usize::try_from(sealed.bytes()).map_err(|_| too_large())?];
+        sealed.write_batch(batch, &mut bytes);
+        let at = sealed.at(0);
+        let body = bytes.split_off(usize::try_from(at.meta_bytes).map_err(|_| too_large())?);
+        Ok(EncodedBatch {
+            metadata: bytes,
+            body,
+            meta_bytes: at.meta_bytes,
+            body_bytes: at.body_bytes,
+        })
+    }
+
+    /// Of any types.
+    fn by_arrow(&mut self, batch: &RecordBatch) -> Result<EncodedBatch, ArrowError> {
         let alignment = usize::try_from(ALIGN).unwrap_or(64);
         let options = IpcWriteOptions::try_new(alignment, false, MetadataVersion::V5)?;
         let mut tracker = DictionaryTracker::new(false);
@@ -110,22 +140,29 @@ impl BatchEncoder {
             let what = "a chunk has no dictionaries; cast the column to its values first";
             return Err(ArrowError::InvalidArgumentError(what.to_owned()));
         }
-        let too_large = |_| ArrowError::InvalidArgumentError("a chunk of 4 GiB or more".to_owned());
-        let padded = align_up(8 + encoded.ipc_message.len() as u64);
-        let meta_bytes = u32::try_from(padded).map_err(too_large)?;
-        let mut metadata = vec![0; usize::try_from(padded).map_err(too_large)?];
-        metadata[0..4].copy_from_slice(&CONTINUATION);
-        metadata[4..8].copy_from_slice(&(meta_bytes - 8).to_le_bytes());
-        metadata[8..8 + encoded.ipc_message.len()].copy_from_slice(&encoded.ipc_message);
+        let metadata = enclosed(&encoded.ipc_message).ok_or_else(too_large)?;
         let body = encoded.arrow_data;
-        let body_bytes = u32::try_from(body.len()).map_err(too_large)?;
         Ok(EncodedBatch {
+            meta_bytes: u32::try_from(metadata.len()).map_err(|_| too_large())?,
+            body_bytes: u32::try_from(body.len()).map_err(|_| too_large())?,
             metadata,
             body,
-            meta_bytes,
-            body_bytes,
         })
     }
+}
+
+/// A message with what goes before and behind it; `None` if it is too long.
+pub(crate) fn enclosed(message: &[u8]) -> Option<Vec<u8>> {
+    let padded = align_up(8 + message.len() as u64);
+    let mut metadata = vec![0; usize::try_from(padded).ok()?];
+    metadata[0..4].copy_from_slice(&CONTINUATION);
+    metadata[4..8].copy_from_slice(&(u32::try_from(padded).ok()? - 8).to_le_bytes());
+    metadata[8..8 + message.len()].copy_from_slice(message);
+    Some(metadata)
+}
+
+fn too_large() -> ArrowError {
+    ArrowError::InvalidArgumentError("a chunk of 4 GiB or more".to_owned())
 }
 
 /// Why a chunk could not be decoded: the file is damaged.

@@ -1,7 +1,7 @@
 //! What Sherwood's processes agree on: the snapshot format, how it is mapped and leased,
 //! and the schema of the state.
 //!
-//! - the bytes: [`layout`] (header, regions), [`batch`] and [`shape`] (chunks), [`footer`] and [`index`]
+//! - the bytes: [`layout`] (header, regions), [`batch`], [`gathered`] and [`shape`] (chunks), [`footer`] and [`index`]
 //!   (parts), [`root`] (a generation);
 //! - the protocol: [`head`] (what makes a generation visible), [`lock`] (leases and
 //!   the witness), [`futex`] (waiting), [`mod@file`] (whom a reader trusts);
@@ -18,6 +18,7 @@ pub mod document;
 pub mod file;
 pub mod footer;
 pub mod futex;
+pub mod gathered;
 pub mod head;
 pub mod in_use;
 pub mod index;

@@ -257,6 +257,14 @@ impl RegionMut {
         true
     }
 
+    /// Room for a block that is made where it is to stand; `None` outside the region.
+    ///
+    /// Write only where nothing is published (W3).
+    #[must_use]
+    pub fn room(&mut self, range: Range<usize>) -> Option<&mut [u8]> {
+        self.map.get_mut(range)
+    }
+
     /// Published bytes of the region, to move them (F7); `None` outside it.
     #[must_use]
     pub fn bytes(&self, range: Range<usize>) -> Option<&[u8]> {

@@ -25,6 +25,6 @@ pub mod merge;
 pub mod outcomes;
 pub mod recover;
 
-pub use apply::{ApplyError, Changes, Fold, apply, merge_rows};
+pub use apply::{ApplyError, Changes, Fold, Gathering, apply, merge_rows};
 pub use entry::{Effects, Entry, Outcome, TableEffects, Verdict};
 pub use outcomes::Outcomes;

@@ -10,8 +10,10 @@ use arrow_array::cast::AsArray;
 use arrow_array::{Array, RecordBatch, StringArray};
 use arrow_schema::SchemaRef;
 use sherwood_client::{ReadError, Snapshot, Table};
+use sherwood_shared::gathered::Frame;
 use sherwood_shared::schema::TableId;
 use sherwood_shared::state::State;
+use sherwood_store::Gathering;
 
 use super::cut::{body_bytes, cut};
 
@@ -48,8 +50,27 @@ pub(super) enum TableChange {
 pub(super) struct Splice {
     /// The old chunks, by their number in key order.
     pub(super) old: Range<usize>,
-    /// The new chunks. None empty.
-    pub(super) new: Vec<RecordBatch>,
+    /// The new chunks.
+    pub(super) new: New,
+}
+
+impl Splice {
+    /// The new chunks that are batches.
+    pub(super) fn chunks(&self) -> &[RecordBatch] {
+        match &self.new {
+            New::Chunks(chunks) => chunks,
+            New::Gathered(_) => &[],
+        }
+    }
+}
+
+/// New chunks, none of them empty.
+#[derive(Clone, Debug)]
+pub(super) enum New {
+    /// Each a batch.
+    Chunks(Vec<RecordBatch>),
+    /// One, in the place of one old chunk, whose rows are gathered where it is to stand.
+    Gathered(Box<(Gathering, Frame)>),
 }
 
 impl Change {
@@ -134,13 +155,13 @@ fn between(
     for run in runs(&changed) {
         let run = absorb_small(run, &ranges, next, chunk_bytes);
         let rows = ranges[run.start].start..ranges[run.end - 1].end;
-        let new = pieces(&next.slice(rows.start, rows.len()), chunk_bytes);
+        let new = New::Chunks(pieces(&next.slice(rows.start, rows.len()), chunk_bytes));
         match splices.last_mut() {
             // A small run took in what the one before it ends with.
             Some(before) if before.old.end >= run.start => {
                 let old = before.old.start..run.end.max(before.old.end);
                 let rows = ranges[old.start].start..ranges[old.end - 1].end;
-                let new = pieces(&next.slice(rows.start, rows.len()), chunk_bytes);
+                let new = New::Chunks(pieces(&next.slice(rows.start, rows.len()), chunk_bytes));
                 *before = Splice { old, new };
             }
             _ => splices.push(Splice { old: run, new }),

@@ -8,7 +8,7 @@ use arrow_schema::SchemaRef;
 use sherwood_client::{ReadError, Snapshot, Table};
 use sherwood_shared::schema::TableId;
 
-use super::change::{Change, Splice, TableChange};
+use super::change::{Change, New, Splice, TableChange};
 use super::cut::body_bytes;
 use super::error::PublishError;
 
@@ -84,7 +84,7 @@ impl<'a> TableEdit<'a> {
             TableChange::Keep => Self::none(),
             TableChange::Splices(splices) => Self {
                 schema: None,
-                foreseen: foreseen(splices.iter().flat_map(|splice| &splice.new), splices.len()),
+                foreseen: foreseen(splices.iter().flat_map(Splice::chunks), splices.len()),
                 splices: Box::new(splices.iter().cloned().map(Ok)),
             },
             TableChange::Replace {
@@ -94,7 +94,7 @@ impl<'a> TableEdit<'a> {
             } => {
                 let whole = Splice {
                     old: Range::clone(old),
-                    new: chunks.clone(),
+                    new: New::Chunks(chunks.clone()),
                 };
                 Self {
                     schema: Some(SchemaRef::clone(schema)),
@@ -109,7 +109,7 @@ impl<'a> TableEdit<'a> {
         let splices = table.batches().map(|batch| {
             Ok(Splice {
                 old: 0..0,
-                new: vec![batch?],
+                new: New::Chunks(vec![batch?]),
             })
         });
         Ok(Self {

@@ -9,11 +9,12 @@ use std::ops::Range;
 use arrow_array::RecordBatch;
 use arrow_select::concat::concat_batches;
 use sherwood_client::{Snapshot, Table};
+use sherwood_shared::gathered::Frame;
 use sherwood_shared::schema::TableId;
-use sherwood_store::{ApplyError, Changes, Effects};
+use sherwood_store::{ApplyError, Changes, Effects, Gathering};
 
 use super::PublishError;
-use super::change::Splice;
+use super::change::{New, Splice};
 use super::cut::{body_bytes, cut};
 use super::edit::{Edit, Foreseen, TableEdit};
 use super::tables::TableMap;
@@ -186,6 +187,17 @@ impl Merging<'_> {
             Some(old) => (old, number..number + 1),
             None => (RecordBatch::new_empty(self.table.schema()?), 0..0),
         };
+        if let Some(chunk) = self.gather(&old, touched)? {
+            if let Some((before, held)) = self.held.take() {
+                self.join(before, held, range.start)?;
+            }
+            self.done = range.end;
+            self.ready.push_back(Splice {
+                old: range,
+                new: New::Gathered(Box::new(chunk)),
+            });
+            return Ok(());
+        }
         let Some(rows) = self.changes.merge(&old, touched.changes.clone())? else {
             return Ok(());
         };
@@ -205,6 +217,27 @@ impl Merging<'_> {
             self.splice(range, &rows);
         }
         Ok(())
+    }
+
+    /// The new rows of a chunk, if they make one chunk again: nearly always they do, and are gathered where they are to stand.
+    fn gather(
+        &self,
+        old: &RecordBatch,
+        touched: &Touched,
+    ) -> Result<Option<(Gathering, Frame)>, PublishError> {
+        let is_held_next_to_it = matches!(&self.held, Some((held, _)) if held.end == touched.chunk);
+        if is_held_next_to_it || self.chunks == 0 {
+            return Ok(None);
+        }
+        let Some(gathering) = self.changes.gather(old, touched.changes.clone())? else {
+            return Ok(None);
+        };
+        let frame = Frame::of(gathering.rows(), gathering.columns());
+        let frame = frame.filter(|frame| {
+            let fits = frame.body_bytes() <= self.chunk_bytes && frame.rows() > 0;
+            fits && (self.chunks == 1 || !self.is_few(frame.body_bytes()))
+        });
+        Ok(frame.map(|frame| (gathering, frame)))
     }
 
     /// Joins too few rows to a neighbour that is not changed itself, if there is one: that
@@ -243,11 +276,19 @@ impl Merging<'_> {
                 .map(|piece| rows.slice(piece.start, piece.len()))
                 .collect(),
         };
-        self.ready.push_back(Splice { old, new });
+        self.ready.push_back(Splice {
+            old,
+            new: New::Chunks(new),
+        });
     }
 
     fn is_small(&self, rows: &RecordBatch) -> bool {
-        body_bytes(rows, 0, rows.num_rows()) < self.chunk_bytes / 4
+        self.is_few(body_bytes(rows, 0, rows.num_rows()))
+    }
+
+    /// Are so many bytes too few for a chunk?
+    fn is_few(&self, bytes: usize) -> bool {
+        bytes < self.chunk_bytes / 4
     }
 
     fn concat(&self, a: &RecordBatch, b: &RecordBatch) -> Result<RecordBatch, PublishError> {

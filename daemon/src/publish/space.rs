@@ -294,6 +294,17 @@ impl Space {
         }
     }
 
+    /// The bytes of a place that [`place`](Self::place) gave, to write them all.
+    pub(super) fn room(&mut self, offset: u64, bytes: u64) -> Result<&mut [u8], PublishError> {
+        self.step("write")?;
+        let len = usize::try_from(bytes).unwrap_or(usize::MAX);
+        let room = self.locate(offset).and_then(|(number, at)| {
+            let map = self.maps.get_mut(number)?;
+            map.room(at..at.saturating_add(len))
+        });
+        room.ok_or_else(|| outside(&self.path, "write", offset))
+    }
+
     /// Copies a published block to a place that [`place`](Self::place) gave (F7).
     pub(super) fn copy(&mut self, from: u64, to: u64, bytes: u64) -> Result<(), PublishError> {
         self.step("copy")?;
@@ -456,12 +467,7 @@ impl Space {
     }
 
     fn outside(&self, action: &'static str, offset: u64) -> PublishError {
-        let source = io::Error::other(format!("byte {offset} lies outside the regions"));
-        PublishError::Io {
-            action,
-            path: self.path.clone(),
-            source,
-        }
+        outside(&self.path, action, offset)
     }
 
     /// Seals what the stream has open and opens a free region, a warm one first: a page
@@ -551,6 +557,15 @@ pub(super) fn allocate(file: &File, start: u64, len: u64) -> io::Result<()> {
         Ok(()) => Ok(()),
         Err(nix::errno::Errno::EOPNOTSUPP) => write_zeros(file, start, len),
         Err(errno) => Err(errno.into()),
+    }
+}
+
+fn outside(path: &Path, action: &'static str, offset: u64) -> PublishError {
+    let source = io::Error::other(format!("byte {offset} lies outside the regions"));
+    PublishError::Io {
+        action,
+        path: path.to_owned(),
+        source,
     }
 }
 

@@ -7,9 +7,10 @@
 use std::ops::Range;
 
 use arrow_array::cast::AsArray;
-use arrow_array::{Array, OffsetSizeTrait, RecordBatch};
+use arrow_array::{Array, ArrayRef, OffsetSizeTrait, RecordBatch};
 use arrow_buffer::NullBuffer;
 use arrow_schema::{DataType, Fields};
+use sherwood_store::Gathering;
 
 /// What a column may come to in a checkpoint: there it is one page, whose length, compressed or not, is an `i32`. The rest is for what
 /// cannot be compressed and becomes a little longer by trying.
@@ -33,15 +34,82 @@ impl Totals {
     pub(super) fn add(&mut self, rows: &RecordBatch) {
         self.rows += rows.num_rows() as u64;
         self.measure(rows);
-        for (total, more) in self.columns.iter_mut().zip(&self.scratch) {
-            *total = total.saturating_add(*more);
-        }
+        self.more(0);
     }
 
     pub(super) fn take(&mut self, rows: &RecordBatch) {
         self.rows = self.rows.saturating_sub(rows.num_rows() as u64);
         self.measure(rows);
-        for (total, less) in self.columns.iter_mut().zip(&self.scratch) {
+        self.less(0);
+    }
+
+    /// What changes when a chunk is gathered anew: measures the rows that come and go, and not those that stay.
+    pub(super) fn change(&mut self, rows: &Gathering) {
+        let (mut first, mut old_rows) = (0, 0);
+        for column in rows.columns() {
+            let Some(old) = column.sources.first() else {
+                continue;
+            };
+            old_rows = old.len() as u64;
+            let end = first + leaves(column.data_type);
+            // Columns are only ever appended (A4).
+            if self.columns.len() < end {
+                self.columns.resize(end, 0);
+            }
+            let mut stays = 0;
+            for run in column.runs {
+                match run.source() {
+                    Some(0) => {
+                        self.subtract(first, old, stays..run.start());
+                        stays = run.start() + run.rows();
+                    }
+                    Some(source) => {
+                        let rows = run.start()..run.start() + run.rows();
+                        self.measure_rows(&column.sources[source], rows);
+                        self.more(first);
+                    }
+                    None => {
+                        self.scratch.clear();
+                        measure_nulls(column.data_type, run.rows() as u64, &mut self.scratch);
+                        self.more(first);
+                    }
+                }
+            }
+            self.subtract(first, old, stays..old.len());
+            first = end;
+        }
+        self.rows = (self.rows + rows.rows() as u64).saturating_sub(old_rows);
+    }
+
+    fn subtract(&mut self, first: usize, old: &ArrayRef, rows: Range<usize>) {
+        self.measure_rows(old, rows);
+        self.less(first);
+    }
+
+    fn measure_rows(&mut self, column: &ArrayRef, rows: Range<usize>) {
+        self.scratch.clear();
+        if !rows.is_empty() {
+            let levels = rows.len() as u64;
+            measure(
+                column.as_ref(),
+                std::slice::from_ref(&rows),
+                levels,
+                &mut self.scratch,
+            );
+        }
+    }
+
+    /// Adds what was measured to the columns from `first` on.
+    fn more(&mut self, first: usize) {
+        let totals = self.columns.iter_mut().skip(first);
+        for (total, more) in totals.zip(&self.scratch) {
+            *total = total.saturating_add(*more);
+        }
+    }
+
+    fn less(&mut self, first: usize) {
+        let totals = self.columns.iter_mut().skip(first);
+        for (total, less) in totals.zip(&self.scratch) {
             *total = total.saturating_sub(*less);
         }
     }
@@ -166,6 +234,37 @@ fn measure(array: &dyn Array, ranges: &[Range<usize>], levels: u64, out: &mut Ve
             }
         }
         other => out.push(width(other) * total(ranges) + LEVELS * levels),
+    }
+}
+
+/// How many numbers [`measure`] makes of a column.
+fn leaves(data_type: &DataType) -> usize {
+    match data_type {
+        DataType::List(item)
+        | DataType::Map(item, _)
+        | DataType::LargeList(item)
+        | DataType::FixedSizeList(item, _) => 1 + leaves(item.data_type()),
+        DataType::Struct(fields) => fields.iter().map(|field| leaves(field.data_type())).sum(),
+        _ => 1,
+    }
+}
+
+/// What [`measure`] makes of nulls.
+fn measure_nulls(data_type: &DataType, rows: u64, out: &mut Vec<u64>) {
+    match data_type {
+        DataType::List(item)
+        | DataType::Map(item, _)
+        | DataType::LargeList(item)
+        | DataType::FixedSizeList(item, _) => {
+            out.push(0);
+            measure_nulls(item.data_type(), rows, out);
+        }
+        DataType::Struct(fields) => {
+            for field in fields {
+                measure_nulls(field.data_type(), rows, out);
+            }
+        }
+        _ => out.push(LEVELS * rows),
     }
 }
 

@@ -10,13 +10,14 @@ use sherwood_client::Snapshot;
 use sherwood_shared::batch::{BatchEncoder, BlockAt};
 use sherwood_shared::file::FileId;
 use sherwood_shared::footer;
+use sherwood_shared::gathered::{Frame, Sealed};
 use sherwood_shared::head::rule::{END_LIMIT, HeadWord};
 use sherwood_shared::index::{self, ChunkEntry, index_bytes};
 use sherwood_shared::pause;
 use sherwood_shared::root::{Root, root_batch};
 use sherwood_shared::schema::{SCHEMA_VERSION, TableId};
 
-use super::change::Splice;
+use super::change::{New, Splice};
 use super::clean;
 use super::edit::{Edit, TableEdit};
 use super::error::PublishError;
@@ -246,19 +247,30 @@ impl Writer {
         for splice in edit.splices {
             let Splice { old: range, new } = splice?;
             changed = true;
-            for number in range.clone() {
-                let rows = old.map(|old| old.table(table.id).batch(number));
-                if let Some(rows) = rows.transpose()?.flatten() {
-                    totals.take(&rows);
+            let mut entries = Vec::with_capacity(1);
+            match new {
+                New::Chunks(chunks) => {
+                    for number in range.clone() {
+                        let rows = old.map(|old| old.table(table.id).batch(number));
+                        if let Some(rows) = rows.transpose()?.flatten() {
+                            totals.take(&rows);
+                        }
+                    }
+                    for rows in &chunks {
+                        totals.add(rows);
+                        entries.push(self.write_chunk(table.id, rows)?);
+                    }
+                }
+                New::Gathered(chunk) => {
+                    let (rows, frame) = *chunk;
+                    totals.change(&rows);
+                    let first_key = rows.first_key().unwrap_or_default().into();
+                    let write =
+                        |sealed: &Sealed<'_>, out: &mut [u8]| sealed.write(rows.columns(), out);
+                    entries.push(self.write_frame(table.id, &frame, first_key, write)?);
                 }
             }
-            let mut entries = Vec::with_capacity(new.len());
-            for rows in &new {
-                totals.add(rows);
-                let entry = self.write_chunk(table.id, rows)?;
-                fresh.bytes += entry.block.bytes();
-                entries.push(entry);
-            }
+            fresh.bytes += entries.iter().map(|entry| entry.block.bytes()).sum::<u64>();
             fresh.chunks += entries.len();
             match done.last_mut() {
                 Some((before, chunks)) if before.end == range.start => {
@@ -341,22 +353,16 @@ impl Writer {
         table: TableId,
         rows: &RecordBatch,
     ) -> Result<ChunkEntry, PublishError> {
+        let first_key = first_key(rows, table);
+        if let Some(frame) = Frame::of_batch(rows) {
+            let write = |sealed: &Sealed<'_>, out: &mut [u8]| sealed.write_batch(rows, out);
+            return self.write_frame(table, &frame, first_key, write);
+        }
         let encoded = self
             .encoder
             .encode(rows)
-            .map_err(|source| self.encode_error(source))?;
-        let limit = self.space.constants().region_bytes;
-        let first_key = first_key(rows, table);
-        if encoded.bytes() > limit {
-            let (key, bytes) = (first_key.to_string(), encoded.bytes());
-            return Err(PublishError::Row {
-                table: table.name(),
-                key,
-                bytes,
-                limit,
-            });
-        }
-        let offset = self.space.place(Stream::Fresh, encoded.bytes())?;
+            .map_err(|source| encode_error(&self.space, source))?;
+        let offset = self.place_chunk(table, &first_key, encoded.bytes())?;
         for (at, piece) in encoded.pieces() {
             self.space.write(offset + at as u64, piece)?;
         }
@@ -369,13 +375,52 @@ impl Writer {
         })
     }
 
+    /// Writes a chunk of gathered rows, straight to where it stands.
+    fn write_frame(
+        &mut self,
+        table: TableId,
+        frame: &Frame,
+        first_key: Arc<str>,
+        write: impl FnOnce(&Sealed<'_>, &mut [u8]),
+    ) -> Result<ChunkEntry, PublishError> {
+        let sealed = self.encoder.seal(frame);
+        let sealed = sealed.map_err(|source| encode_error(&self.space, source))?;
+        let offset = self.place_chunk(table, &first_key, sealed.bytes())?;
+        write(&sealed, self.space.room(offset, sealed.bytes())?);
+        self.space.live(offset, sealed.bytes());
+        Ok(ChunkEntry {
+            block: sealed.at(offset),
+            rows: u32::try_from(frame.rows()).unwrap_or(u32::MAX),
+            first_key,
+        })
+    }
+
+    fn place_chunk(
+        &mut self,
+        table: TableId,
+        first_key: &str,
+        bytes: u64,
+    ) -> Result<u64, PublishError> {
+        let limit = self.space.constants().region_bytes;
+        if bytes > limit {
+            return Err(PublishError::Row {
+                table: table.name(),
+                key: first_key.to_owned(),
+                bytes,
+                limit,
+            });
+        }
+        self.space.place(Stream::Fresh, bytes)
+    }
+
     /// A part's index and footer, side by side in one region, above its chunks.
     fn write_part(&mut self, part: &mut Part, schema: &Schema) -> Result<u64, PublishError> {
         let mut bytes = std::mem::take(&mut self.bytes);
         bytes.clear();
         index::append(&mut bytes, &part.chunks);
         let blocks: Vec<BlockAt> = part.chunks.iter().map(|chunk| chunk.block).collect();
-        footer::append(&mut bytes, schema, &blocks).map_err(|source| self.encode_error(source))?;
+        footer::append(&mut bytes, schema, &blocks)
+            .map_err(|source| encode_error(&self.space, source))?;
         let len = bytes.len() as u64;
         let last_chunk = blocks.iter().map(|block| block.offset).max();
         let index_at = self.space.place_above(last_chunk, len)?;
@@ -460,16 +505,16 @@ impl Writer {
             footer::append(out, &batch.schema(), &[encoded.at(root.arrow_at)])?;
             Ok(out.len() as u64)
         };
-        let end = encode().map_err(|source| self.encode_error(source))?;
+        let end = encode().map_err(|source| encode_error(&self.space, source))?;
         root.append(out);
         Ok(end)
     }
+}
 
-    fn encode_error(&self, source: ArrowError) -> PublishError {
-        PublishError::Encode {
-            path: self.space.path().to_owned(),
-            source,
-        }
+fn encode_error(space: &Space, source: ArrowError) -> PublishError {
+    PublishError::Encode {
+        path: space.path().to_owned(),
+        source,
     }
 }
 

@@ -3,8 +3,7 @@
 use std::ops::Range;
 
 use arrow_array::{Array, StringArray};
-
-use super::gather::Run;
+use sherwood_shared::gathered::Run;
 
 /// Where one changed key stands among the old keys.
 #[derive(Clone, Copy, Debug)]
@@ -114,11 +113,11 @@ impl Alignment {
 
 /// Appends a run, or lengthens the last one by it.
 fn push(runs: &mut Vec<Run>, run: Run) {
-    if run.len == 0 {
+    if run.rows() == 0 {
         return;
     }
     match runs.last_mut() {
-        Some(last) if last.goes_on(&run) => last.len += run.len,
+        Some(last) if last.goes_on(&run) => last.lengthen(run.rows()),
         _ => runs.push(run),
     }
 }

@@ -11,6 +11,7 @@ use sherwood_shared::schema::TableId;
 use super::align::{Alignment, Cell};
 use super::error::ApplyError;
 use super::gather::gather;
+use super::gathering::Gathering;
 
 /// Upserts and deletions of one table by key, sorted: to be merged into all rows at once or
 /// range by range.
@@ -38,6 +39,11 @@ struct Change<'a> {
 }
 
 const DELETE: u32 = u32::MAX;
+
+/// A number as an index.
+fn at(number: u32) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
 
 impl<'a> Changes<'a> {
     /// Checks the changes against the table's schema, `old`, and each other.
@@ -154,14 +160,62 @@ impl<'a> Changes<'a> {
         };
         let cell = |of: &[Option<u32>], number: usize| {
             let change: &Change<'_> = &changes[number];
-            match of.get(usize::try_from(change.upsert).unwrap_or(usize::MAX)) {
-                Some(&Some(source)) => Cell::From(source, usize::try_from(change.row).unwrap_or(0)),
+            match of.get(at(change.upsert)) {
+                Some(&Some(source)) => Cell::From(source, at(change.row)),
                 _ => Cell::Keep,
             }
         };
         self.columns
             .merge(&self.schema, columns, &alignment, false, sources, cell)
             .map(Some)
+    }
+
+    /// What [`merge`](Self::merge) would make, told and not made. `None`: that changes nothing, or the table gets columns.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn gather(
+        &self,
+        old: &RecordBatch,
+        numbers: Range<usize>,
+    ) -> Result<Option<Gathering>, ApplyError> {
+        self.columns.check_old(old)?;
+        let changes = self.changes.get(numbers).unwrap_or_default();
+        let keys = changes
+            .iter()
+            .map(|change| (change.key, change.upsert == DELETE));
+        let alignment = Alignment::new(self.columns.keys(old)?, keys);
+        let has_all = !self.columns.widened && old.num_columns() == self.columns.fields.len();
+        if alignment.is_nothing() || !has_all {
+            return Ok(None);
+        }
+        let mut upserts: Vec<u32> = Vec::new();
+        for change in changes {
+            if change.upsert != DELETE && !upserts.contains(&change.upsert) {
+                upserts.push(change.upsert);
+            }
+        }
+        let mut gathering = Gathering::new(alignment.rows(), old.num_columns());
+        for (number, column) in old.columns().iter().enumerate() {
+            // The keys of rows that stay are equal, whoever brings them.
+            let is_untouched = number == 0 && alignment.is_in_place();
+            let values = upserts.iter().map(|&upsert| {
+                let upsert = self.upserts.get(at(upsert)).filter(|_| !is_untouched)?;
+                Some(ArrayRef::clone(upsert.rows.column(upsert.at[number]?)))
+            });
+            gathering.add(column, values, |of| {
+                alignment.runs(Some(0), |number| {
+                    let change: &Change<'_> = &changes[number];
+                    let upsert = upserts.iter().position(|&used| used == change.upsert);
+                    match upsert.and_then(|upsert| of.get(upsert)) {
+                        Some(&Some(source)) => Cell::From(source, at(change.row)),
+                        _ => Cell::Keep,
+                    }
+                })
+            });
+        }
+        Ok(Some(gathering))
     }
 }
 

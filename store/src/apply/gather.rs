@@ -9,38 +9,7 @@ use arrow_buffer::{BooleanBufferBuilder, NullBuffer, OffsetBuffer};
 use arrow_data::ArrayData;
 use arrow_data::transform::MutableArrayData;
 use arrow_schema::{ArrowError, DataType};
-
-/// Consecutive rows of one source, or of nulls.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Run {
-    /// [`NULLS`], or the number of the source.
-    source: u32,
-    start: usize,
-    pub(super) len: usize,
-}
-
-/// The source of nulls.
-const NULLS: u32 = u32::MAX;
-
-impl Run {
-    /// `None`: nulls.
-    pub(super) fn of(source: Option<u32>, start: usize, len: usize) -> Self {
-        Self {
-            source: source.unwrap_or(NULLS),
-            start: if source.is_some() { start } else { 0 },
-            len,
-        }
-    }
-
-    /// Does `next` take up where this one ends?
-    pub(super) fn goes_on(&self, next: &Self) -> bool {
-        self.source == next.source && (self.source == NULLS || self.start + self.len == next.start)
-    }
-
-    fn source(&self) -> Option<usize> {
-        (self.source != NULLS).then_some(usize::try_from(self.source).unwrap_or(usize::MAX))
-    }
-}
+use sherwood_shared::gathered::Run;
 
 /// The rows of `sources` that `runs` name, in their order. All sources are of `data_type`.
 pub(super) fn gather(
@@ -53,10 +22,10 @@ pub(super) fn gather(
             return Ok(primitive::<$type>(data_type, sources, runs))
         };
     }
-    let rows = runs.iter().map(|run| run.len).sum();
+    let rows = runs.iter().map(Run::rows).sum();
     // Many columns of a table are rarely used.
     let is_null = |source: &ArrayRef| source.null_count() == source.len();
-    if sources.iter().all(is_null) || runs.iter().all(|run| run.source == NULLS) {
+    if sources.iter().all(is_null) || runs.iter().all(|run| run.source().is_none()) {
         return Ok(new_null_array(data_type, rows));
     }
     downcast_primitive! {
@@ -83,7 +52,7 @@ fn primitive<T: ArrowPrimitiveType>(
     sources: &[ArrayRef],
     runs: &[Run],
 ) -> ArrayRef {
-    let rows = runs.iter().map(|run| run.len).sum();
+    let rows = runs.iter().map(Run::rows).sum();
     let mut values: Vec<T::Native> = Vec::with_capacity(rows);
     let arrays: Vec<&[T::Native]> = sources
         .iter()
@@ -92,9 +61,9 @@ fn primitive<T: ArrowPrimitiveType>(
     for run in runs {
         match run.source() {
             Some(source) => {
-                values.extend_from_slice(&arrays[source][run.start..run.start + run.len]);
+                values.extend_from_slice(&arrays[source][run.start()..run.start() + run.rows()]);
             }
-            None => values.resize(values.len() + run.len, T::Native::default()),
+            None => values.resize(values.len() + run.rows(), T::Native::default()),
         }
     }
     let array = PrimitiveArray::<T>::new(values.into(), nulls(sources, runs, rows));
@@ -110,11 +79,11 @@ fn text(sources: &[ArrayRef], runs: &[Run], rows: usize) -> Result<ArrayRef, Arr
     offsets.push(end);
     for run in runs {
         let Some(array) = run.source().map(|source| arrays[source]) else {
-            offsets.resize(offsets.len() + run.len, end);
+            offsets.resize(offsets.len() + run.rows(), end);
             continue;
         };
-        let own = &array.value_offsets()[run.start..=run.start + run.len];
-        let (from, to) = (own[0], own[run.len]);
+        let own = &array.value_offsets()[run.start()..=run.start() + run.rows()];
+        let (from, to) = (own[0], own[run.rows()]);
         let shift = end - from; // both are from 0 to i32::MAX
         end = end.checked_add(to - from).ok_or_else(overflow)?;
         offsets.extend(own[1..].iter().map(|&at| at + shift));
@@ -132,18 +101,18 @@ fn nulls(sources: &[ArrayRef], runs: &[Run], rows: usize) -> Option<NullBuffer> 
         .iter()
         .map(|source| source.nulls().filter(|nulls| nulls.null_count() > 0))
         .collect();
-    if sources.iter().all(Option::is_none) && runs.iter().all(|run| run.source != NULLS) {
+    if sources.iter().all(Option::is_none) && runs.iter().all(|run| run.source().is_some()) {
         return None;
     }
     let mut bits = BooleanBufferBuilder::new(rows);
     for run in runs {
         match run.source().map(|source| sources[source]) {
             Some(Some(nulls)) => {
-                let start = nulls.offset() + run.start;
-                bits.append_packed_range(start..start + run.len, nulls.validity());
+                let start = nulls.offset() + run.start();
+                bits.append_packed_range(start..start + run.rows(), nulls.validity());
             }
-            Some(None) => bits.append_n(run.len, true),
-            None => bits.append_n(run.len, false),
+            Some(None) => bits.append_n(run.rows(), true),
+            None => bits.append_n(run.rows(), false),
         }
     }
     Some(NullBuffer::new(bits.finish())).filter(|nulls| nulls.null_count() > 0)
@@ -152,12 +121,12 @@ fn nulls(sources: &[ArrayRef], runs: &[Run], rows: usize) -> Option<NullBuffer> 
 /// Every other type.
 fn other(sources: &[ArrayRef], runs: &[Run], rows: usize) -> Result<ArrayRef, ArrowError> {
     let data: Vec<ArrayData> = sources.iter().map(Array::to_data).collect();
-    let with_nulls = runs.iter().any(|run| run.source == NULLS);
+    let with_nulls = runs.iter().any(|run| run.source().is_none());
     let mut out = MutableArrayData::new(data.iter().collect(), with_nulls, rows);
     for run in runs {
         match run.source() {
-            Some(source) => out.try_extend(source, run.start, run.start + run.len)?,
-            None => out.try_extend_nulls(run.len)?,
+            Some(source) => out.try_extend(source, run.start(), run.start() + run.rows())?,
+            None => out.try_extend_nulls(run.rows())?,
         }
     }
     Ok(make_array(out.freeze()))
@@ -167,7 +136,10 @@ fn other(sources: &[ArrayRef], runs: &[Run], rows: usize) -> Result<ArrayRef, Ar
 fn text_bytes(arrays: &[&StringArray], runs: &[Run]) -> usize {
     let run_bytes = |run: &Run| {
         let offsets = arrays.get(run.source()?)?.value_offsets();
-        let span = (offsets.get(run.start)?, offsets.get(run.start + run.len)?);
+        let span = (
+            offsets.get(run.start())?,
+            offsets.get(run.start() + run.rows())?,
+        );
         usize::try_from(span.1 - span.0).ok()
     };
     runs.iter().filter_map(run_bytes).sum()

@@ -16,6 +16,7 @@ mod changes;
 mod error;
 mod fold;
 mod gather;
+mod gathering;
 #[cfg(test)]
 mod tests;
 
@@ -26,6 +27,7 @@ use sherwood_shared::state::State;
 pub use changes::Changes;
 pub use error::ApplyError;
 pub use fold::Fold;
+pub use gathering::Gathering;
 
 use crate::entry::Effects;
 

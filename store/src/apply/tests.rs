@@ -6,15 +6,18 @@ use std::sync::Arc;
 use arrow_array::builder::{
     BinaryBuilder, FixedSizeBinaryBuilder, Int32Builder, ListBuilder, StringBuilder, StructBuilder,
 };
+use arrow_array::cast::AsArray;
 use arrow_array::{
     ArrayRef, BooleanArray, Decimal128Array, Float32Array, Int32Array, Int64Array,
     LargeStringArray, RecordBatch, StringArray, StructArray, TimestampMillisecondArray,
     new_null_array,
 };
-use arrow_buffer::NullBuffer;
+use arrow_buffer::{Buffer, NullBuffer};
 use arrow_schema::{DataType, Field, Fields, Schema, SchemaRef};
 use arrow_select::concat::concat_batches;
 use proptest::prelude::*;
+use sherwood_shared::batch::{BatchDecoder, BatchEncoder};
+use sherwood_shared::gathered::Frame;
 use sherwood_shared::schema::{TableId, table_schema};
 use sherwood_shared::state::State;
 
@@ -212,6 +215,42 @@ fn take(commit: &Commit, rows: &mut Rows, known: &mut Vec<usize>) -> TableEffect
     effects
 }
 
+/// Column by column, decoded by the Arrow crate; some are of types that are never gathered where they are to stand.
+fn check_gathered(gathered: &Gathering, merged: &RecordBatch) {
+    assert_eq!(gathered.rows(), merged.num_rows());
+    if merged.num_rows() > 0 {
+        let first = merged.column(0).as_string::<i32>().value(0);
+        assert_eq!(gathered.first_key(), Some(first));
+    }
+    for (at, column) in gathered.columns().enumerate() {
+        let expected = merged.project(&[at]).expect("a column");
+        let Some(frame) = Frame::of(gathered.rows(), std::iter::once(column)) else {
+            assert!((8..13).any(|of| expected.schema().field(0).name() == &format!("c{of}")));
+            continue;
+        };
+        let mut encoder = BatchEncoder::default();
+        let sealed = encoder.seal(&frame).expect("small");
+        // Bytes of what stood there before.
+        let mut bytes = vec![0xa5; usize::try_from(sealed.bytes()).expect("small")];
+        sealed.write(std::iter::once(column), &mut bytes);
+        let block = Buffer::from(bytes);
+        let decoded = BatchDecoder::new(expected.schema())
+            .decode_checked(&block, sealed.at(0).meta_bytes)
+            .expect("decodes");
+        assert_eq!(decoded, expected, "column {at}");
+        let encoded = encoder.encode(&expected).expect("encodes");
+        let whole: Vec<u8> = encoded
+            .pieces()
+            .flat_map(|(_, piece)| piece)
+            .copied()
+            .collect();
+        assert!(
+            whole == *block,
+            "column {at} is encoded otherwise by itself"
+        );
+    }
+}
+
 fn state_of(tasks: RecordBatch) -> State {
     let mut state = State::empty("c");
     state.tables[1] = tasks;
@@ -253,6 +292,12 @@ proptest! {
                 .take_while(|&number| first.as_deref().is_none_or(|first| changes.key(number) < Some(first)))
                 .count();
             let parts = [changes.merge(&halves[0], 0..below), changes.merge(&halves[1], below..changes.len())];
+            for (half, numbers) in [(0, 0..below), (1, below..changes.len())] {
+                let gathered = changes.gather(&halves[half], numbers).expect("gathers");
+                if let (Some(gathered), Ok(Some(merged))) = (gathered, &parts[half]) {
+                    check_gathered(&gathered, merged);
+                }
+            }
             let parts: Vec<RecordBatch> = parts
                 .into_iter()
                 .zip(halves)
