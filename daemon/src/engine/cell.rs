@@ -15,6 +15,7 @@ use arrow_array::{
 use arrow_buffer::{NullBuffer, OffsetBuffer};
 use arrow_schema::{ArrowError, DataType, Field, TimeUnit};
 use arrow_select::concat::concat;
+use chrono::{DateTime, NaiveDate, NaiveTime};
 use serde_json::{Map, Value};
 
 use super::layout::Column;
@@ -287,7 +288,8 @@ fn expected(field: &Field) -> String {
         DataType::Float32 => "a number that fits float32".to_owned(),
         DataType::Float64 => "a number that fits float64".to_owned(),
         DataType::Timestamp(..) => {
-            "a time: milliseconds since the epoch, or text as 2026-01-02T03:04:05.678Z".to_owned()
+            "a time: milliseconds since the epoch, or text as 2026-01-02T03:04:05.678Z or 2026-01-02"
+                .to_owned()
         }
         DataType::List(item) if *item.data_type() == DataType::Utf8 => "a list of texts".to_owned(),
         DataType::List(item) if is_plain(item.data_type()) => "a list".to_owned(),
@@ -304,11 +306,16 @@ fn expected(field: &Field) -> String {
     }
 }
 
-/// Milliseconds, or RFC 3339 text, in a column's unit. What is below the unit is dropped, towards the past.
+/// Milliseconds, or RFC 3339 text, or the date (UTC) that the time begins, in a column's unit. What is below the unit is
+/// dropped, towards the past.
 fn timestamp(value: &Value, unit: TimeUnit) -> Option<i128> {
     let micros = match value {
         Value::String(text) => {
-            let time = chrono::DateTime::parse_from_rfc3339(text).ok()?;
+            // As filters read them.
+            let time = match NaiveDate::parse_from_str(text, "%Y-%m-%d") {
+                Ok(date) if text.len() == 10 => date.and_time(NaiveTime::MIN).and_utc(),
+                _ => DateTime::parse_from_rfc3339(text).ok()?.to_utc(),
+            };
             i128::from(time.timestamp()) * 1_000_000 + i128::from(time.timestamp_subsec_micros())
         }
         _ => i128::from(value.as_i64()?) * 1_000,

@@ -38,9 +38,7 @@ pub enum Refusal {
         column: &'static str,
     },
     /// A patch that would give a row another key.
-    #[error(
-        "{table} {key:?}: its {column} is its key and stays: put a new row and delete this one"
-    )]
+    #[error("{table} {key:?}: its {column} is its key and stays{}", instead(table))]
     KeyChange {
         /// The table.
         table: &'static str,
@@ -84,7 +82,7 @@ pub enum Refusal {
         table: &'static str,
     },
     /// Rows in Arrow form of which some are not there.
-    #[error("there is no row {key:?} in {table}, nor {others} other(s) of these rows")]
+    #[error("there is no row {key:?} in {table}{}", and_others(*others))]
     NoRows {
         /// The table.
         table: &'static str,
@@ -257,6 +255,22 @@ impl Refusal {
     }
 }
 
+/// What to do for another key. A cluster keeps its own for as long as it lives.
+fn instead(table: &str) -> &'static str {
+    match table {
+        "cluster" => "",
+        _ => ": put a new row and delete this one",
+    }
+}
+
+fn and_others(others: usize) -> String {
+    match others {
+        0 => String::new(),
+        1 => ", nor 1 other of these rows".to_owned(),
+        _ => format!(", nor {others} others of these rows"),
+    }
+}
+
 /// A value for a message: whole if it is short.
 pub(super) fn shorten(text: impl std::fmt::Display) -> String {
     const MOST: usize = 80;
@@ -267,4 +281,21 @@ pub(super) fn shorten(text: impl std::fmt::Display) -> String {
         text.push('…');
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_that_are_not_there_are_counted_as_people_count() {
+        let told = |others| {
+            let (table, key) = ("tasks", "t".to_owned());
+            Refusal::NoRows { table, key, others }.to_string()
+        };
+        let first = "there is no row \"t\" in tasks";
+        assert_eq!(told(0), first);
+        assert_eq!(told(1), format!("{first}, nor 1 other of these rows"));
+        assert_eq!(told(7), format!("{first}, nor 7 others of these rows"));
+    }
 }

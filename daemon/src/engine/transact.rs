@@ -67,8 +67,9 @@ fn judge(overlay: &Overlay<'_>, generation: u64, condition: &Condition) -> Resul
             let (layout, row) = match table {
                 Target::Table(table) => (overlay.layout(*table), overlay.row(*table, key)?),
                 Target::Cluster => {
-                    check_cluster(overlay, key)?;
-                    (overlay.layouts.cluster.as_ref(), overlay.cluster().clone())
+                    let id = check_cluster(overlay, key)?;
+                    let (layout, row) = (overlay.layouts.cluster.as_ref(), overlay.cluster());
+                    return equal(layout, row, &id, column, equals);
                 }
             };
             equal(layout, &row, key, column, equals)
@@ -155,19 +156,17 @@ fn name_of(target: Target) -> &'static str {
     }
 }
 
-fn check_cluster(overlay: &Overlay<'_>, key: &str) -> Result<(), Refusal> {
-    if key.is_empty() {
-        return Ok(());
-    }
+/// The cluster's id, if `key` is it or is left out.
+fn check_cluster(overlay: &Overlay<'_>, key: &str) -> Result<String, Refusal> {
     let cluster = overlay.cluster().get(overlay.layouts.cluster.key);
     let cluster = cluster.text().unwrap_or_default();
-    if cluster == key {
-        return Ok(());
+    match key.is_empty() || cluster == key {
+        true => Ok(cluster.to_owned()),
+        false => Err(Refusal::OtherCluster {
+            cluster: cluster.to_owned(),
+            key: shorten(key),
+        }),
     }
-    Err(Refusal::OtherCluster {
-        cluster: cluster.to_owned(),
-        key: shorten(key),
-    })
 }
 
 /// Is it a key that a new row may have?
@@ -369,15 +368,15 @@ fn patch_cluster<'a>(
     key: &str,
     set: &'a Map<String, Value>,
 ) -> Result<(), Refusal> {
-    check_cluster(overlay, key)?;
+    let id = check_cluster(overlay, key)?;
     if set.is_empty() {
         return Err(Refusal::SetsNothing {
             table: "cluster",
-            key: key.to_owned(),
+            key: id,
         });
     }
     let layout = overlay.layouts.cluster.as_ref();
-    let cells = patched(layout, overlay.cluster(), key, set)?;
+    let cells = patched(layout, overlay.cluster(), &id, set)?;
     let now = Cell::Int(overlay.now_ms.into());
     let draft = overlay.edit_cluster();
     for (number, cell) in cells {

@@ -347,7 +347,7 @@ fn refusals_name_table_row_and_column() {
         ),
         (
             json!({"ops": [{"patch": "cluster", "set": {"cluster_id": "d"}}]}),
-            &["cluster_id is its key"],
+            &["cluster \"c\": its cluster_id is its key and stays"],
         ),
         (
             json!({"ops": [{"patch": "cluster", "key": "d", "set": {"master_id": "n"}}]}),
@@ -416,6 +416,7 @@ fn times_may_be_milliseconds_or_text() {
         (json!("2023-11-14T22:13:20.123Z"), 1_700_000_000_123),
         (json!("2023-11-14T23:13:20.123999+01:00"), 1_700_000_000_123),
         (json!("1969-12-31T23:59:59.9999Z"), -1),
+        (json!("2023-11-14"), 1_699_920_000_000),
     ] {
         let row = json!({"id": "t", "created_at": given});
         assert_eq!(
