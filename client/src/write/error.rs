@@ -7,6 +7,7 @@ use std::time::Duration;
 use arrow_schema::ArrowError;
 use tonic::Status;
 
+use super::pipeline::chain;
 use crate::ReadError;
 use crate::locate::{BadClusterId, LocateError};
 
@@ -47,10 +48,9 @@ pub enum WriteError {
         source: io::Error,
     },
     /// The daemon does not let this user do that. Nothing was applied.
-    #[error("the daemon does not allow it: {}", status.message())]
+    #[error("the daemon does not allow it: {}", said(status))]
     Denied {
         /// What it said.
-        #[source]
         status: Box<Status>,
     },
     /// There was no connection within the deadline. Nothing was sent.
@@ -68,12 +68,11 @@ pub enum WriteError {
         oldest: Option<u64>,
     },
     /// A call that changes nothing, or a watch, failed.
-    #[error("the daemon did not answer {call:?}: {}", status.message())]
+    #[error("the daemon did not answer {call:?}: {}", said(status))]
     Call {
         /// The action.
         call: &'static str,
         /// What it said.
-        #[source]
         status: Box<Status>,
     },
     /// The daemon's answer to a call makes no sense to this version.
@@ -125,6 +124,16 @@ pub enum WriteError {
         /// Why it is not known.
         reason: String,
     },
+}
+
+/// What a status says, and why. It is no `source`: it prints its message among what nobody but a programmer reads.
+fn said(status: &Status) -> String {
+    let cause = std::error::Error::source(status).map(chain);
+    let message = status.message();
+    match cause.filter(|cause| !message.ends_with(cause.as_str())) {
+        Some(cause) => format!("{message}: {cause}"),
+        None => message.to_owned(),
+    }
 }
 
 fn gone(oldest: Option<u64>) -> String {
