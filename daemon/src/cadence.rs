@@ -7,6 +7,7 @@
 //!   computes took is its time on a processor: a host that is busy with other things does not make checkpoints rare.
 //! - **CA3** Not into a foreign writer's face: while it holds the public file open for writing, and for [`COURTESY`] after it
 //!   changed it, that file is left alone. The private checkpoint and the log have everything meanwhile.
+//!   Then a refused one makes way, whether anything changed or not.
 
 use std::time::{Duration, Instant};
 

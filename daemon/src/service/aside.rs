@@ -1,12 +1,14 @@
-//! Foreign files that were moved aside: each is looked at for a while, in case its writer finishes it there.
+//! Foreign files that were moved aside: each is looked at for a while, in case its writer finishes it there. One whose content the state
+//! has goes.
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use chrono::{NaiveDateTime, TimeDelta, Utc};
 use sherwood_store::checkpoint::REJECTED;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::Service;
 use super::looks::Looks;
@@ -89,6 +91,25 @@ impl<E: Ends> Service<E> {
         }
     }
 
+    /// It is no state, or not yet. That is told once: the text beside it remembers it over restarts.
+    pub(super) fn refuse_aside(&self, path: &Path, what: &str) {
+        let aside = self.looks.aside.iter().find(|aside| aside.path == path);
+        let Some(aside) = aside else { return };
+        if is_told(&aside.reason, path, self.checkpoints.public_path(), what) {
+            debug!(file = %path.display(), reason = what, "still no state");
+            return;
+        }
+        warn!(
+            file = %path.display(),
+            reason = what,
+            "a file that was moved aside is refused; it is read again when it changes"
+        );
+        let said = fs::File::options().append(true).open(&aside.reason);
+        if let Err(error) = said.and_then(|mut file| writeln!(file, "{what}")) {
+            debug!(path = %aside.reason.display(), %error, "a reason is not kept");
+        }
+    }
+
     /// Its writer finished it, and its changes are in the state.
     pub(super) fn finished_aside(&mut self, path: &Path) {
         let at = self.looks.aside.iter().position(|aside| aside.path == path);
@@ -102,9 +123,32 @@ impl<E: Ends> Service<E> {
     }
 }
 
+/// Does `reason` say `what` of the file `path` already, under this name or the public one that it had?
+fn is_told(reason: &Path, path: &Path, public: &Path, what: &str) -> bool {
+    let told = fs::read_to_string(reason).unwrap_or_default();
+    let named = |path: &Path| format!("{path:?}");
+    let before = what.replace(&named(path), &named(public));
+    [what, &before].iter().any(|what| told.contains(*what))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_file_is_refused_for_is_told_once_by_either_of_its_names() {
+        let tmp = tempfile::tempdir().unwrap();
+        let reason = tmp.path().join("x.reason.txt");
+        let (path, public) = (Path::new("/s/rejected/x"), Path::new("/s/state_c.parquet"));
+        let what = |path: &Path| format!("{path:?} has no end");
+        assert!(!is_told(&reason, path, public, &what(path)));
+        for told in [path, public] {
+            fs::write(&reason, format!("{}\n", what(told))).unwrap();
+            assert!(is_told(&reason, path, public, &what(path)), "{told:?}");
+        }
+        let other = what(Path::new("/s/rejected/y"));
+        assert!(!is_told(&reason, path, public, &other));
+    }
 
     #[test]
     fn of_what_was_moved_aside_only_the_public_file_of_the_last_minutes_is_looked_at() {

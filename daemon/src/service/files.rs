@@ -106,7 +106,7 @@ impl Files {
         self.owe_metadata(now);
     }
 
-    /// The public file is missing or cannot be found: give whoever may be replacing it a moment.
+    /// The public file is missing, cannot be found or was refused: give whoever may be replacing or finishing it a moment.
     pub(super) fn owe_public(&mut self, now: Instant) {
         self.public_due.get_or_insert(now + COURTESY);
     }
@@ -290,10 +290,12 @@ impl<E: Ends> Service<E> {
                     let _it_lives = self.log_keeper.send(Chore::Release(room.through));
                 }
                 if room.given_up > 0 {
+                    // There may be more to give up, if that was not enough.
+                    self.files.next_room = now;
                     warn!(
                         files = room.given_up,
                         sequence = room.through,
-                        "the disk is full: the older checkpoint, older bases and the log before the newest checkpoint are given up for room"
+                        "the disk is full: what is kept in case of damage (an older checkpoint, the log before the newest), and then older bases, are given up for room"
                     );
                     // Enough for a checkpoint, perhaps, and then more of the log goes.
                     self.files.cadence.hurry();
@@ -312,6 +314,9 @@ impl<E: Ends> Service<E> {
                         }
                     }
                     Err(error) => {
+                        if error.is_full() {
+                            self.files.make_room(now);
+                        }
                         let text = chain(&error);
                         if self.troubles.base.is_new(&text) {
                             warn!(

@@ -276,7 +276,13 @@ impl<E: Ends> Service<E> {
         let now = Instant::now();
         match sight {
             Sight::Unchanged { tried } => {
-                self.state_is_good();
+                let aside = tried.as_ref().filter(|tried| !self.is_public(tried.path()));
+                if let Some(aside) = aside.map(|tried| tried.path().to_owned()) {
+                    // Kept, it would be compared with later bases, and its values be taken for changes.
+                    self.finished_aside(&aside);
+                } else {
+                    self.state_is_good();
+                }
                 if let Some(tried) = tried {
                     debug!(file = %tried.path().display(), "read again: nothing differs");
                     self.came_to_know(&tried, now);
@@ -301,7 +307,10 @@ impl<E: Ends> Service<E> {
                 })?;
             }
             Sight::Refused { what, tried } => {
-                self.refuse(&what);
+                match tried.as_ref().map(Tried::path) {
+                    Some(path) if !self.is_public(path) => self.refuse_aside(path, &what),
+                    _ => self.refuse(&what),
+                }
                 match tried {
                     Some(tried) => {
                         self.came_to_know(&tried, now);
@@ -342,7 +351,11 @@ impl<E: Ends> Service<E> {
         if self.is_public(tried.path()) && self.looks.known.id() != Some(tried.id()) {
             self.looks.known = match tried.refusal() {
                 None => Known::Merged(tried.id(), now),
-                Some(why) => Known::Refused(tried.id(), now, why.to_owned()),
+                Some(why) => {
+                    // Who reads the file there deserves a good one, also while nobody writes.
+                    self.files.owe_public(now);
+                    Known::Refused(tried.id(), now, why.to_owned())
+                }
             };
         }
     }

@@ -82,7 +82,6 @@ fn a_refused_file_is_moved_aside_with_its_reason_and_read_again_when_it_is_finis
     fs::write(case.file(), half).unwrap();
     age(&case.file());
     running.await_refusal(1);
-    // Nobody takes its place for the sake of it; our next checkpoint does.
     put(&running, "ours too");
     let aside = await_rejected(&case, "the file aside");
     assert_eq!(fs::read(&aside).unwrap(), half);
@@ -103,6 +102,59 @@ fn a_refused_file_is_moved_aside_with_its_reason_and_read_again_when_it_is_finis
     running.await_tasks(&["ours", "ours too", "t1", "theirs"]);
     await_file(&case, &["ours", "ours too", "t1", "theirs"]);
     wait_for("the merged file to go", || rejected(&case).is_empty());
+    running.stop().unwrap();
+}
+
+#[test]
+fn a_refused_file_makes_way_for_a_good_one_while_nobody_writes() {
+    let case = Case::with(&["t1"]);
+    let running = case.start();
+    put(&running, "a");
+    await_file(&case, &["a", "t1"]);
+    let generation = running.generation();
+    let refused = b"no state at all";
+    fs::write(case.file(), refused).unwrap();
+    age(&case.file());
+    let aside = await_rejected(&case, "the file aside");
+    assert_eq!(fs::read(&aside).unwrap(), refused);
+    await_file(&case, &["a", "t1"]);
+    running.stop().unwrap();
+    // What it was refused for stands beside it, and is not told again.
+    let reason = reason_of(&aside);
+    let running = case.start();
+    running.await_refusal(1);
+    put(&running, "b");
+    await_file(&case, &["a", "b", "t1"]);
+    assert_eq!(reason_of(&aside), reason);
+    assert!(running.generation() > generation);
+    running.stop().unwrap();
+}
+
+#[test]
+fn a_public_file_that_a_full_disk_left_behind_is_brought_up_to_date_by_the_next_start() {
+    let case = Case::with(&["t1"]);
+    let running = case.start();
+    put(&running, "a");
+    await_file(&case, &["a", "t1"]);
+    let old = fs::read(case.file()).unwrap();
+    for task in ["b", "c"] {
+        put(&running, task);
+        wait_for("the state file", || {
+            in_file(&case).contains(&task.to_owned())
+        });
+    }
+    running.stop().unwrap();
+    // Of its two private checkpoints neither is the old one, which is the base.
+    for path in [
+        case.file(),
+        case.state_dir().join("checkpoints/base.parquet"),
+    ] {
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, &old).unwrap();
+    }
+    let running = case.start();
+    await_file(&case, &["a", "b", "c", "t1"]);
+    assert_eq!(running.history(), [["a", "b", "c", "t1"]]);
     running.stop().unwrap();
 }
 
