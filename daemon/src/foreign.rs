@@ -26,13 +26,14 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use sherwood_client::import;
 use sherwood_client::locate::ClusterId;
 use sherwood_shared::state::State;
 use sherwood_store::checkpoint::{
-    CheckpointError, Checkpoints, Position, is_checkpoint, read_position,
+    CheckpointError, Checkpoints, Position, Public, is_checkpoint, read_position,
 };
 use sherwood_store::merge::{Diff, Theirs, diff};
 use sherwood_store::{Outcomes, Verdict};
@@ -125,8 +126,8 @@ impl Comparer {
 
     /// FO4. Durable when this returns `Ok`.
     fn keep_merging(&self, bytes: &[u8]) -> io::Result<()> {
-        let path = merging(&self.checkpoints);
-        let aside = path.with_extension("tmp");
+        let dir = private(&self.checkpoints);
+        let (path, aside) = (copy_of(&dir, bytes), dir.join("merging.tmp"));
         let written = || -> io::Result<()> {
             let mut file = fs::File::create(&aside)?;
             file.write_all(bytes)?;
@@ -137,8 +138,7 @@ impl Comparer {
             // It may have taken the last room.
             let _gone_or_not = fs::remove_file(&aside);
         })?;
-        let dir = path.parent().unwrap_or(&path);
-        fs::File::open(dir)?.sync_all()
+        fs::File::open(&dir)?.sync_all()
     }
 
     /// FO3.
@@ -192,18 +192,47 @@ impl Comparer {
     }
 }
 
-/// FO4: the file that is being merged.
-fn merging(checkpoints: &Checkpoints) -> PathBuf {
-    checkpoints.base().with_file_name("merging.parquet")
+/// The directory of the bases.
+fn private(checkpoints: &Checkpoints) -> PathBuf {
+    let base = checkpoints.base();
+    base.parent().unwrap_or(&base).to_owned()
 }
 
-/// FO4: `bytes` are the base's file by now; without them, whatever was being merged is.
+/// How the names of copies begin that are kept of files while they are merged.
+const MERGING: &str = "merging-";
+
+/// FO4: where the copy of a file stands. By its content, since the next file may come before this one is the base.
+fn copy_of(dir: &Path, bytes: &[u8]) -> PathBuf {
+    dir.join(format!("{MERGING}{}.parquet", Content::of(bytes).0))
+}
+
+/// FO4: the copies, and when each was written.
+fn copies(dir: &Path) -> Vec<(PathBuf, Option<SystemTime>)> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let copies = entries.filter(|entry| {
+        let name = entry.file_name();
+        name.as_encoded_bytes().starts_with(MERGING.as_bytes())
+    });
+    let written = |entry: &fs::DirEntry| entry.metadata().and_then(|found| found.modified()).ok();
+    copies
+        .map(|entry| (entry.path(), written(&entry)))
+        .collect()
+}
+
+/// FO4: `bytes` are the base's file by now, and the copy of it goes, with those that were written before; without `bytes`, all do.
 pub fn is_settled(checkpoints: &Checkpoints, bytes: Option<&[u8]>) {
-    let path = merging(checkpoints);
-    let is_it = bytes.is_none_or(|bytes| fs::read(&path).is_ok_and(|found| found == bytes));
-    if is_it && let Err(error) = fs::remove_file(&path) {
-        // What is left is looked at by the next start.
-        debug!(path = %path.display(), %error, "not removed");
+    let dir = private(checkpoints);
+    let all = copies(&dir);
+    let this = bytes.map(|bytes| copy_of(&dir, bytes));
+    let is_it = |path: &Path| this.as_deref() == Some(path);
+    let since = all.iter().find(|(path, _)| is_it(path));
+    let since = since.and_then(|(_, written)| *written);
+    for (path, written) in &all {
+        let goes = this.is_none() || is_it(path) || since.is_some() && *written < since;
+        if goes && let Err(error) = fs::remove_file(path) {
+            // What is left is looked at by the next start.
+            debug!(path = %path.display(), %error, "not removed");
+        }
     }
 }
 
@@ -289,10 +318,15 @@ fn merged_last(
     outcomes: &Outcomes,
     public: Option<&Path>,
 ) -> Result<Option<Bytes>, String> {
-    let merging = merging(checkpoints);
-    let copy = read_if_there(&merging)?;
+    let dir = private(checkpoints);
+    let copies = copies(&dir);
     // Most starts end here, without a look at a base that may be large.
-    if copy.is_none() && public.is_none() {
+    if copies.is_empty() && public.is_none() {
+        return Ok(None);
+    }
+    // A checkpoint of ours that took the name since, older than the merge maybe, is the base that goes with it (C3).
+    let is_ours = |found: Public| found == Public::Ours;
+    if public.is_none() && checkpoints.public().is_ok_and(is_ours) {
         return Ok(None);
     }
     let Some((content, sequence)) = last_merge(outcomes) else {
@@ -306,8 +340,10 @@ fn merged_last(
         }
     }
     let is_it = |bytes: &Bytes| Content::of(bytes) == content;
-    if let Some(copy) = copy.filter(is_it) {
-        return Ok(Some(copy));
+    for (path, _) in copies {
+        if let Some(copy) = read_if_there(&path)?.filter(is_it) {
+            return Ok(Some(copy));
+        }
     }
     let there = public.map(read_if_there).transpose()?.flatten();
     Ok(there.filter(is_it))

@@ -3,12 +3,21 @@
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
 use serde_json::json;
+use sherwood_client::import::to_parquet_bytes;
+use sherwood_client::locate::{ClusterId, StateDir};
+use sherwood_daemon::ends::{Ends, Real};
+use sherwood_daemon::flight::Access;
+use sherwood_daemon::foreign::{Comparer, Comparison, settle};
+use sherwood_daemon::observe::FileId;
 use sherwood_daemon::service::Order;
 use sherwood_shared::schema::TableId;
 use sherwood_shared::transaction::OutcomeKind;
+use sherwood_store::Outcomes;
+use sherwood_store::checkpoint::Checkpoints;
 
 use crate::common::{Case, Running, parquet, tasks, wait_for};
 use crate::foreign::{age, await_file, await_rejected, narrow, put, reason_of, rejected};
@@ -217,5 +226,75 @@ fn a_file_that_was_moved_aside_and_merged_is_not_merged_again_after_a_crash() {
     let running = after.start();
     wait_for("the merged file to go", || rejected(&after).is_empty());
     assert_eq!(running.history(), [["ours", "ours too", "t1"]]);
+    running.stop().unwrap();
+}
+
+/// What is merged is known by its content, and there is a copy of each.
+#[test]
+fn a_file_that_came_while_the_last_one_was_made_the_base_does_not_hide_that_it_was_merged() {
+    let case = died_before_the_base(&[BASE]);
+    let (checkpoints, outcomes) = dead(&case);
+    // It began to merge another one, which is gone again.
+    let more = narrow(&[
+        ("ours", "running"),
+        ("t1", "-"),
+        ("theirs", "running"),
+        ("more", "-"),
+    ]);
+    let comparer = Comparer {
+        checkpoints: Arc::clone(&checkpoints),
+        access: Arc::new(Access::resolve(&[], &[]).0),
+        cluster: ClusterId::new("c").unwrap(),
+        merged: None,
+    };
+    replace(&case, &more);
+    let loaded = Real.load(&case.file(), Some("c")).unwrap();
+    let id = FileId::of(&case.file()).unwrap();
+    let compared = comparer.compare(&case.file(), id, &loaded);
+    assert!(
+        matches!(compared, Ok(Comparison::Changes(_))),
+        "{compared:?}"
+    );
+    fs::remove_file(case.file()).unwrap();
+    assert_eq!(settle(&checkpoints, &outcomes, None), Ok(None));
+    assert!(fs::read(checkpoints.base()).unwrap() == theirs());
+    let left = fs::read_dir(checkpoints.base().parent().unwrap()).unwrap();
+    let left = left.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    assert_eq!(left.filter(|name| name.starts_with("merging")).count(), 0);
+}
+
+/// A full disk: our checkpoint took the name, and then the base could not be written.
+#[test]
+fn what_was_merged_is_not_the_base_of_a_checkpoint_that_took_its_place() {
+    let case = died_before_the_base(&[BASE]);
+    let (checkpoints, outcomes) = dead(&case);
+    let newest = checkpoints.list().unwrap()[0].path.clone();
+    fs::copy(&newest, case.file()).unwrap();
+    assert_eq!(settle(&checkpoints, &outcomes, None), Ok(None));
+    assert!(fs::read(checkpoints.base()).unwrap() != theirs());
+}
+
+/// What the next start has before it settles.
+fn dead(case: &Case) -> (Arc<Checkpoints>, Outcomes) {
+    let dir = StateDir::open(case.state_dir()).unwrap();
+    let cluster = ClusterId::new("c").unwrap();
+    let checkpoints = Checkpoints::open(&dir, &cluster, 0o644).unwrap();
+    let outcomes = Outcomes::load(&case.state_dir().join("log")).unwrap();
+    (Arc::new(checkpoints), outcomes)
+}
+
+#[test]
+fn a_file_aside_that_has_nothing_new_goes_and_is_no_change_to_what_comes_later() {
+    let case = Case::with(&["t1"]);
+    let running = case.start();
+    let (aside, _) = moved_aside(&case, &running);
+    await_file(&case, &["ours", "ours too", "t1"]);
+    // Its writer finished it with what the state has: old values, as far as later bases are concerned.
+    fs::write(&aside, to_parquet_bytes(&running.snapshot()).unwrap()).unwrap();
+    running.order(Order::Reload);
+    wait_for("the file to go", || rejected(&case).is_empty());
+    assert_eq!(reason_of(&aside), "");
+    put(&running, "later");
+    await_file(&case, &["later", "ours", "ours too", "t1"]);
     running.stop().unwrap();
 }
