@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use sherwood_shared::file::{OpenError, SnapshotFile};
+use sherwood_shared::file::{FileId, OpenError, SnapshotFile};
 use sherwood_shared::head::rule::HeadWord;
-use sherwood_shared::mapping::Region;
+use sherwood_shared::mapping::{Loans, Region};
 use sherwood_shared::pause;
 use sherwood_shared::root::{Root, RootError};
 
@@ -97,7 +97,19 @@ impl Reader {
     /// another version and one that is still being made apart.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, ReadError> {
         let path = path.as_ref().to_owned();
-        let mut attached = Attached::open(&path)?;
+        pause::at("reader: open");
+        Self::begin(SnapshotFile::open(&path)?, path)
+    }
+
+    /// The same for the process that writes the file: what it has mapped already is read there.
+    #[doc(hidden)]
+    pub fn open_own(path: impl AsRef<Path>, id: FileId, loans: Loans) -> Result<Self, ReadError> {
+        let path = path.as_ref().to_owned();
+        Self::begin(SnapshotFile::open(&path)?.lent(id, loans), path)
+    }
+
+    fn begin(file: SnapshotFile, path: PathBuf) -> Result<Self, ReadError> {
+        let mut attached = Attached::to(file)?;
         attached.acquire(&path)?;
         Ok(Self {
             shared: Arc::new(Shared {
@@ -170,7 +182,10 @@ struct View {
 impl Attached {
     fn open(path: &Path) -> Result<Self, ReadError> {
         pause::at("reader: open");
-        let file = SnapshotFile::open(path)?;
+        Self::to(SnapshotFile::open(path)?)
+    }
+
+    fn to(file: SnapshotFile) -> Result<Self, ReadError> {
         let leases_work = file.has_writer()?;
         let beat = Beat {
             count: file.header().beat(),

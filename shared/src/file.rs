@@ -17,7 +17,7 @@ use thiserror::Error;
 
 use crate::layout::{CONSTANTS_BYTES, Constants, HEADER_BYTES, HeaderError, WITNESS_AT};
 use crate::lock;
-use crate::mapping::{Header, Region};
+use crate::mapping::{Header, Loans, Region};
 use crate::pause;
 
 /// Why a snapshot file cannot be read in place.
@@ -116,6 +116,8 @@ pub struct SnapshotFile {
     path: PathBuf,
     constants: Constants,
     header: Header,
+    /// Of the process that writes it.
+    loans: Option<Loans>,
 }
 
 impl SnapshotFile {
@@ -157,7 +159,15 @@ impl SnapshotFile {
             path: path.to_owned(),
             constants,
             header,
+            loans: None,
         })
+    }
+
+    /// The same file, if it is the one that this process writes: its regions are leased like everybody's, and read where they are mapped.
+    #[must_use]
+    pub fn lent(mut self, id: FileId, loans: Loans) -> Self {
+        self.loans = Some(loans).filter(|_| self.id == id);
+        self
     }
 
     /// The words that change.
@@ -214,8 +224,11 @@ impl SnapshotFile {
             Err(source) => return Err(io_error("lease a region of", &self.path, source)),
         }
         pause::at("reader: map");
-        let map = Region::map(&anew, start, len)
-            .map_err(|source| io_error("map a region of", &self.path, source))?;
+        let map = match self.loans.as_ref().and_then(|loans| loans.get(region)) {
+            Some(loan) => Region::lent(&anew, start, loan),
+            None => Region::map(&anew, start, len),
+        };
+        let map = map.map_err(|source| io_error("map a region of", &self.path, source))?;
         pause::at("reader: close");
         drop(anew); // the mapping keeps the lock
         // ORDER lease: the lock is taken before the head is loaded again (R3). The

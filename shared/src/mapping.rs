@@ -19,12 +19,12 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::ptr::NonNull;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arrow_buffer::Buffer;
-use memmap2::{Advice, Mmap, MmapMut, MmapOptions};
+use memmap2::{Advice, Mmap, MmapMut, MmapOptions, MmapRaw};
 
 use crate::futex;
 use crate::head::rule::{self, HeadWord};
@@ -43,6 +43,12 @@ pub struct Region {
 enum Backing {
     Mapped(Mmap),
     Copied(Buffer),
+    /// Where the writer itself has it mapped.
+    Lent {
+        loan: Arc<MmapRaw>,
+        /// Of one page, and never looked at: it keeps the lease.
+        _lease: Mmap,
+    },
 }
 
 impl Region {
@@ -58,6 +64,20 @@ impl Region {
         let _ = map.advise(Advice::DontDump);
         Ok(Self {
             backing: Backing::Mapped(map),
+        })
+    }
+
+    /// `loan` itself, for the process that writes it, under a lease on `file` as in [`map`](Self::map): no page of it has to be mapped
+    /// once more, region by region, nor unmapped.
+    pub(crate) fn lent(file: &File, start: u64, loan: Arc<MmapRaw>) -> io::Result<Self> {
+        let len = HEADER_BYTES.min(loan.len());
+        // SAFETY: never looked at.
+        let lease = unsafe { MmapOptions::new().offset(start).len(len).map(file) }?;
+        Ok(Self {
+            backing: Backing::Lent {
+                loan,
+                _lease: lease,
+            },
         })
     }
 
@@ -80,6 +100,7 @@ impl Region {
         match &self.backing {
             Backing::Mapped(map) => map.len(),
             Backing::Copied(bytes) => bytes.len(),
+            Backing::Lent { loan, .. } => loan.len(),
         }
     }
 
@@ -97,14 +118,15 @@ impl Region {
         if range.start > range.end || range.end > self.len() {
             return None;
         }
-        let map = match &self.backing {
+        let start = match &self.backing {
             Backing::Copied(bytes) => {
                 return Some(bytes.slice_with_length(range.start, range.len()));
             }
-            Backing::Mapped(map) => map,
+            Backing::Mapped(map) => map.as_ptr(),
+            Backing::Lent { loan, .. } => loan.as_ptr(),
         };
         // SAFETY: `range.start` is at most the mapping's length, checked just above.
-        let start = unsafe { map.as_ptr().add(range.start) };
+        let start = unsafe { start.add(range.start) };
         let start = NonNull::new(start.cast_mut())?;
         let owner: Arc<Self> = Arc::clone(self);
         // SAFETY:
@@ -214,9 +236,12 @@ impl HeaderMut {
 }
 
 /// A region as the daemon writes it.
+///
+/// Its memory may be lent ([`Loans`]), so no slice of it is ever made but of a block: of a published one, or of one that is being
+/// made and that nobody else looks at.
 #[derive(Debug)]
 pub struct RegionMut {
-    map: MmapMut,
+    map: Arc<MmapRaw>,
 }
 
 impl RegionMut {
@@ -224,17 +249,14 @@ impl RegionMut {
     ///
     /// The range was `fallocate`d before (F8).
     pub fn map(file: &File, start: u64, len: usize) -> io::Result<Self> {
-        // SAFETY: see the module; this process is the only writer (W1).
-        let map = unsafe {
-            MmapOptions::new()
-                .offset(start)
-                .len(len)
-                .populate()
-                .map_mut(file)
-        }?;
+        let map = MmapOptions::new()
+            .offset(start)
+            .len(len)
+            .populate()
+            .map_raw(file)?;
         // A core dump of the daemon need not hold the whole state. Advice: may fail.
         let _ = map.advise(Advice::DontDump);
-        Ok(Self { map })
+        Ok(Self { map: Arc::new(map) })
     }
 
     /// Copies `bytes` to `at`. False, and nothing written, if they do not fit.
@@ -242,19 +264,8 @@ impl RegionMut {
     /// Write only where nothing is published (W3).
     #[must_use]
     pub fn write(&mut self, at: usize, bytes: &[u8]) -> bool {
-        let room = self.map.len().checked_sub(at);
-        if room.is_none_or(|room| room < bytes.len()) {
-            return false;
-        }
-        // SAFETY: `at` is at most the mapping's length, checked just above.
-        let to = unsafe { self.map.as_mut_ptr().add(at) };
-        // SAFETY:
-        // - in bounds: `at + bytes.len()` lies inside the mapping, checked above;
-        // - no reader looks at these bytes before the head names them (W3, W4);
-        // - no overlap: `bytes` is borrowed from elsewhere, since `self` is borrowed
-        //   mutably and other regions are other mappings.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) };
-        true
+        let room = self.room(at..at.saturating_add(bytes.len()));
+        room.map(|room| room.copy_from_slice(bytes)).is_some()
     }
 
     /// Room for a block that is made where it is to stand; `None` outside the region.
@@ -262,13 +273,51 @@ impl RegionMut {
     /// Write only where nothing is published (W3).
     #[must_use]
     pub fn room(&mut self, range: Range<usize>) -> Option<&mut [u8]> {
-        self.map.get_mut(range)
+        if range.start > range.end || range.end > self.map.len() {
+            return None;
+        }
+        // SAFETY: `range.start` is at most the mapping's length, checked just above.
+        let start = unsafe { self.map.as_mut_ptr().add(range.start) };
+        // SAFETY:
+        // - in bounds: checked above; alive: borrowed from `self`, which owns the mapping;
+        // - alone: nobody looks at these bytes before the head names them (W3, W4), no other process and no loan, and
+        //   `self`, the one who writes here, is borrowed mutably.
+        Some(unsafe { std::slice::from_raw_parts_mut(start, range.len()) })
     }
 
     /// Published bytes of the region, to move them (F7); `None` outside it.
     #[must_use]
     pub fn bytes(&self, range: Range<usize>) -> Option<&[u8]> {
-        self.map.get(range)
+        if range.start > range.end || range.end > self.map.len() {
+            return None;
+        }
+        // SAFETY: `range.start` is at most the mapping's length, checked just above.
+        let start = unsafe { self.map.as_ptr().add(range.start) };
+        // SAFETY: in bounds and alive as in `room`; published bytes are frozen (F3), and nobody writes to them while
+        // `self`, the one who could, is borrowed.
+        Some(unsafe { std::slice::from_raw_parts(start, range.len()) })
+    }
+}
+
+/// The regions that the process itself writes, by number, for its own reader of the file.
+#[derive(Clone, Debug, Default)]
+pub struct Loans(Arc<Mutex<Vec<Arc<MmapRaw>>>>);
+
+impl Loans {
+    /// Lends the next region.
+    pub fn push(&self, region: &RegionMut) {
+        self.lock().push(Arc::clone(&region.map));
+    }
+
+    /// The memory of a region, if it is lent.
+    pub(crate) fn get(&self, number: u32) -> Option<Arc<MmapRaw>> {
+        let number = usize::try_from(number).ok()?;
+        self.lock().get(number).cloned()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<MmapRaw>>> {
+        // A vector is whole after every push.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

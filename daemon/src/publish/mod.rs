@@ -3,7 +3,8 @@
 //! A [`Publisher`] owns the file of one cluster. It takes effects ([`Publisher::stage`]) or whole
 //! states ([`Publisher::publish`]), writes what changed into the unpublished tail of the file
 //! (`writer`, `space`), moves a little of what is in the way (`clean`), and stores the head
-//! ([`Publisher::commit`]). It reads its own snapshot through the client crate, like everybody else.
+//! ([`Publisher::commit`]). It reads its own snapshot through the client crate and under leases, like
+//! everybody else, but for one thing: in the memory that it is written in.
 //!
 //! The caller holds the locks of W1 for as long as a publisher lives.
 
@@ -187,7 +188,8 @@ impl Publisher {
         let file_id = aside.allow(options.mode)?;
         // Read as any reader will, before it takes a good file's place; and by this name,
         // under which nobody can ever put another file before our eyes.
-        let view = Reader::open(aside.path())?.handle()?;
+        let loans = writer.space().loans();
+        let view = Reader::open_own(aside.path(), file_id, loans)?.handle()?;
         aside.name(&path, file_id)?;
         Ok(Self {
             options,

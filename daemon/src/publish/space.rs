@@ -16,7 +16,7 @@ use nix::fcntl::{FallocateFlags, fallocate};
 use sherwood_shared::head::rule::END_LIMIT;
 use sherwood_shared::layout::{Constants, align_up};
 use sherwood_shared::lock;
-use sherwood_shared::mapping::{HeaderMut, RegionMut};
+use sherwood_shared::mapping::{HeaderMut, Loans, RegionMut};
 use sherwood_shared::pause;
 
 use super::error::PublishError;
@@ -77,6 +77,8 @@ pub(super) struct Space {
     header: Arc<HeaderMut>,
     regions: Vec<Region>,
     maps: Vec<RegionMut>,
+    /// For our own view.
+    loans: Loans,
     open: [Option<u32>; 3],
     undo: Option<Undo>,
     /// What fails on purpose.
@@ -114,6 +116,7 @@ impl Space {
             header,
             regions: Vec::new(),
             maps: Vec::new(),
+            loans: Loans::default(),
             open: [None; 3],
             undo: None,
             #[cfg(test)]
@@ -157,6 +160,11 @@ impl Space {
 
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Its regions, for our own view of the file.
+    pub(super) fn loans(&self) -> Loans {
+        self.loans.clone()
     }
 
     /// Remembers where everything stands, for [`undo`](Self::undo).
@@ -542,6 +550,7 @@ impl Space {
         allocate(&self.file, start, size).map_err(io)?;
         let len = usize::try_from(size).unwrap_or(usize::MAX);
         let map = RegionMut::map(&self.file, start, len).map_err(io)?;
+        self.loans.push(&map);
         self.maps.push(map);
         self.regions.push(Region::NEW);
         Ok(())

@@ -289,6 +289,28 @@ fn a_stage_that_fails_at_any_step_changes_nothing_and_the_next_one_works() {
 }
 
 #[test]
+fn a_snapshot_of_the_publishers_own_stays_as_it_is_while_regions_are_used_again() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (mut publisher, mut state) = start(dir.path(), 300);
+    let (kept, expected) = (publisher.snapshot().clone(), state.clone());
+    for version in 3..200 {
+        let effects = put(
+            (0..300).filter(|at| i64::from(at % 3) == version % 3),
+            version,
+        );
+        apply(&effects, &mut state).expect("applies");
+        publisher.publish_effects(&effects).expect("publishes");
+    }
+    let used = publisher.usage();
+    assert!(
+        used.file_bytes < 100 * used.region_bytes,
+        "no region was used again"
+    );
+    assert!(kept.to_state().expect("reads") == expected, "other rows");
+    check(&mut publisher, &state, "at the end");
+}
+
+#[test]
 fn while_a_generation_is_staged_nothing_else_is_written() {
     let run_dir = tempfile::tempdir().expect("a directory");
     let (mut publisher, mut state) = start(run_dir.path(), 50);
