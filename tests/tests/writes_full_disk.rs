@@ -26,7 +26,7 @@ const FULL: [&str; 2] = [
     "make space for the state directory",
 ];
 /// What the daemon logs when it gives up what it kept in case.
-const GIVEN_UP: &str = "the disk is full: the older checkpoint, older bases and the log before the newest checkpoint are given up for room";
+const GIVEN_UP: &str = "the disk is full: what is kept in case of damage is given up for room: an older checkpoint, the log before the newest, and then older bases";
 
 /// Somebody who leaves no more than so many bytes of a file system to others, whatever becomes free.
 struct Greedy {

@@ -295,7 +295,7 @@ impl<E: Ends> Service<E> {
                     warn!(
                         files = room.given_up,
                         sequence = room.through,
-                        "the disk is full: what is kept in case of damage (an older checkpoint, the log before the newest), and then older bases, are given up for room"
+                        "the disk is full: what is kept in case of damage is given up for room: an older checkpoint, the log before the newest, and then older bases"
                     );
                     // Enough for a checkpoint, perhaps, and then more of the log goes.
                     self.files.cadence.hurry();
