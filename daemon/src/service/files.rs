@@ -16,6 +16,7 @@ use crate::engine::Stage;
 use crate::log::chain;
 use crate::log_keeper::Chore;
 use crate::metadata::{MetadataError, MetadataKeeper};
+use crate::observe::FileId;
 use crate::scribe::{Job, Known, Report, Scribe, checkpoint, is_here, publish};
 use crate::served::ServedEngine;
 
@@ -33,7 +34,9 @@ pub(super) struct Files {
     newest: PathBuf,
     /// The public file is to become the newest checkpoint, at that time.
     public_due: Option<Instant>,
-    is_publishing: bool,
+    pub(super) is_publishing: bool,
+    /// What that was allowed to take the name from.
+    replaces: Option<FileId>,
     metadata_due: Option<Instant>,
     is_writing_metadata: bool,
     /// Room is not made again before.
@@ -81,6 +84,7 @@ impl Files {
             newest,
             public_due: public_is_stale.then_some(now),
             is_publishing: false,
+            replaces: None,
             metadata_due,
             is_writing_metadata: false,
             next_room: now,
@@ -175,6 +179,7 @@ impl<E: Ends> Service<E> {
             self.files.public_due = Some(now + HELD_FOR);
         } else if public_is_due && !self.files.is_publishing {
             self.files.public_due = None;
+            self.files.replaces = self.looks.known.id();
             self.files.is_publishing = self.files.ask(Job::Publish {
                 checkpoint: self.files.newest.clone(),
                 known: self.looks.known.clone(),
@@ -247,8 +252,13 @@ impl<E: Ends> Service<E> {
             } => {
                 self.files.is_publishing = false;
                 let public = self.checkpoints.public_path().to_path_buf();
+                let came_out = displaced.is_some();
                 let displaced = displaced.filter(|displaced| !self.looks.has_merged(displaced));
-                self.looks.wrote(&public, id);
+                let is_merged = came_out && displaced.is_none();
+                if is_merged || !self.looks.knows_newer(self.files.replaces, id) {
+                    self.looks.wrote(&public, id);
+                }
+                self.ask_for_base();
                 self.engine.publisher().parquet_path = Some(public);
                 self.files.owe_metadata(now);
                 if self.files.newest != checkpoint {
@@ -269,12 +279,14 @@ impl<E: Ends> Service<E> {
             }
             Report::Held { .. } => {
                 self.files.is_publishing = false;
+                self.ask_for_base();
                 self.files.public_due.get_or_insert(now + HELD_FOR);
                 // What stands there may be new to us.
                 self.looks.poll_at(now);
             }
             Report::PublishFailed { error, .. } => {
                 self.files.is_publishing = false;
+                self.ask_for_base();
                 self.files.public_due.get_or_insert(now + RETRY_INTERVAL);
                 let text = chain(&error);
                 if self.troubles.public.is_new(&text) {

@@ -164,6 +164,14 @@ impl Looks {
         self.base_due = None;
     }
 
+    /// Has a file been looked at that came after our checkpoint took the name, before that was reported? Then it stands there, and not
+    /// `ours`; nor is it what ours `replaced`.
+    pub(super) fn knows_newer(&self, replaced: Option<FileId>, ours: FileId) -> bool {
+        self.known
+            .id()
+            .is_some_and(|known| known != ours && Some(known) != replaced)
+    }
+
     /// Was this file merged while our checkpoint was on its way to its place? Then it goes: what it changed is in the state, and once
     /// more would undo what came after.
     pub(super) fn has_merged(&self, displaced: &Rejected) -> bool {
@@ -417,9 +425,11 @@ impl<E: Ends> Service<E> {
         Ok(())
     }
 
-    fn ask_for_base(&mut self) {
+    /// Not while our checkpoint takes the name: it becomes the base too, and must not be that after what came later.
+    pub(super) fn ask_for_base(&mut self) {
         self.looks.base_due = None;
-        if let Some(merged) = &self.looks.merged
+        if !self.files.is_publishing
+            && let Some(merged) = &self.looks.merged
             && self.files.set_base(merged.clone())
         {
             self.looks.bases_asked += 1;

@@ -292,8 +292,9 @@ fn a_file_aside_that_has_nothing_new_goes_and_is_no_change_to_what_comes_later()
     // Its writer finished it with what the state has: old values, as far as later bases are concerned.
     fs::write(&aside, to_parquet_bytes(&running.snapshot()).unwrap()).unwrap();
     running.order(Order::Reload);
-    wait_for("the file to go", || rejected(&case).is_empty());
-    assert_eq!(reason_of(&aside), "");
+    wait_for("the file and its reason to go", || {
+        rejected(&case).is_empty() && reason_of(&aside).is_empty()
+    });
     put(&running, "later");
     await_file(&case, &["later", "ours", "ours too", "t1"]);
     running.stop().unwrap();
