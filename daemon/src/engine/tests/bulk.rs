@@ -231,17 +231,18 @@ fn keys_are_found_in_tables_of_many_chunks() {
     ] {
         assert_eq!(one(&mut engine, patch(numbers)).outcome, Done);
     }
+    let more = " in tasks, nor 1 other of these rows";
     for (missing, others) in [
-        (vec![1, 2, 40_001], 1),
-        (vec![16_383, 0], 0),
-        (vec![39_999], 0),
-        (vec![50_000, 60_000], 1),
+        (vec![1, 2, 40_001], more),
+        (vec![16_383, 0], " in tasks"),
+        (vec![39_999], " in tasks"),
+        (vec![50_000, 60_000], more),
     ] {
         let answer = one(&mut engine, patch(missing.clone()));
         assert_eq!(answer.outcome, Refused, "{missing:?}");
         let reason = answer.reason.expect("a reason");
         assert!(
-            reason.contains("no row \"task-0") && reason.contains(&format!("{others} other")),
+            reason.contains("no row \"task-0") && reason.ends_with(others),
             "{reason}"
         );
     }
