@@ -490,7 +490,8 @@ fn recover_shows_what_there_is_saves_it_and_does_not_go_where_nothing_leads() {
     let ran = recover(&["list"]).ended(0);
     assert_eq!(
         ran.stdout,
-        "no checkpoint\nlog without entries, in 0 segments\n"
+        "no checkpoint\nlog without entries, in 0 segments\nrestore --to reaches no entry: it begins with a \
+         checkpoint, and there is no good one\n"
     );
     let listing = recover(&["verify", "-o", "json"]).ended(0).json();
     assert_eq!(listing["checkpoints"], json!([]));

@@ -93,6 +93,7 @@ fn show(out: &mut impl Write, listing: &Listing, look: &RecoverLook) -> Result<(
             for line in log(&listing.log) {
                 writeln!(out, "{line}")?;
             }
+            writeln!(out, "{}", reach(listing))?;
         }
     }
     Ok(())
@@ -118,19 +119,16 @@ fn checkpoint(line: &CheckpointLine) -> String {
 
 fn log(log: &LogLine) -> Vec<String> {
     let mut lines = Vec::new();
+    let segments = match log.segments.len() {
+        1 => "1 segment".to_owned(),
+        segments => format!("{segments} segments"),
+    };
     match (log.first, log.last) {
         (Some(first), Some(last)) => lines.push(format!(
-            "log of entries {} to {} (generations {} to {}), in {} segments",
-            first.sequence,
-            last.sequence,
-            first.generation,
-            last.generation,
-            log.segments.len()
+            "log of entries {} to {} (generations {} to {}), in {segments}",
+            first.sequence, last.sequence, first.generation, last.generation
         )),
-        _ => lines.push(format!(
-            "log without entries, in {} segments",
-            log.segments.len()
-        )),
+        _ => lines.push(format!("log without entries, in {segments}")),
     }
     if let Some(torn) = log.torn {
         lines.push(format!(
@@ -141,6 +139,48 @@ fn log(log: &LogLine) -> Vec<String> {
         lines.push(format!("  wrong: {problem}"));
     }
     lines
+}
+
+/// The entries that a restore can go to, as far as the listing tells: ranges in ascending order, both ends included. From
+/// a checkpoint those behind it in the log can be reached, if none between is missing.
+fn reachable(listing: &Listing) -> Vec<(u64, u64)> {
+    let log = listing.log.first.zip(listing.log.last);
+    let good = listing.checkpoints.iter();
+    let good = good.filter(|line| line.problem.is_none());
+    let mut ranges: Vec<(u64, u64)> = good
+        .map(|line| {
+            let from = line.sequence;
+            let end =
+                log.filter(|(first, last)| (first.sequence..=last.sequence).contains(&(from + 1)));
+            (from, end.map_or(from, |(_, last)| last.sequence))
+        })
+        .collect();
+    ranges.sort_unstable();
+    ranges.dedup_by(|next, before| {
+        let is_in = next.0 <= before.1.saturating_add(1);
+        if is_in {
+            before.1 = before.1.max(next.1);
+        }
+        is_in
+    });
+    ranges
+}
+
+fn reach(listing: &Listing) -> String {
+    let ranges: Vec<String> = reachable(listing)
+        .into_iter()
+        .map(|(from, to)| match from == to {
+            true => format!("entry {from}"),
+            false => format!("entries {from} to {to}"),
+        })
+        .collect();
+    match ranges.is_empty() {
+        true => {
+            "restore --to reaches no entry: it begins with a checkpoint, and there is no good one"
+                .to_owned()
+        }
+        false => format!("restore --to reaches {}", ranges.join(", and ")),
+    }
 }
 
 fn rows(rows: &[usize; 3]) -> String {
@@ -171,5 +211,71 @@ fn object(listing: &Listing) -> Value {
             "first": log.first.map(|at| at.sequence), "last": log.last.map(|at| at.sequence),
             "last_at_ms": log.last_at_ms, "problem": log.problem, "torn": log.torn,
         },
+        "restore_to": reachable(listing),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sherwood_store::checkpoint::Position;
+
+    fn listing(checkpoints: &[(u64, bool)], log: Option<(u64, u64)>) -> Listing {
+        let line = |&(sequence, is_good): &(u64, bool)| CheckpointLine {
+            path: "c".into(),
+            sequence,
+            generation: None,
+            bytes: 0,
+            modified: None,
+            rows: None,
+            problem: (!is_good).then(|| "bad".to_owned()),
+        };
+        let at = |sequence| Position {
+            sequence,
+            generation: sequence,
+        };
+        Listing {
+            checkpoints: checkpoints.iter().map(line).collect(),
+            log: LogLine {
+                first: log.map(|(first, _)| at(first)),
+                last: log.map(|(_, last)| at(last)),
+                ..LogLine::default()
+            },
+        }
+    }
+
+    #[test]
+    fn a_restore_reaches_good_checkpoints_and_what_the_log_has_behind_them() {
+        let told = |checkpoints: &[(u64, bool)], log| reach(&listing(checkpoints, log));
+        for (checkpoints, log, expected) in [
+            (
+                &[(40, true), (20, true)][..],
+                Some((1, 57)),
+                "entries 20 to 57",
+            ),
+            (
+                &[(40, true), (20, false)],
+                Some((1, 57)),
+                "entries 40 to 57",
+            ),
+            // The log begins only behind the newer one, or ends before it.
+            (
+                &[(40, true), (20, true)],
+                Some((41, 57)),
+                "entry 20, and entries 40 to 57",
+            ),
+            (
+                &[(40, true), (20, true)],
+                Some((1, 30)),
+                "entries 20 to 30, and entry 40",
+            ),
+            (&[(40, true)], Some((42, 57)), "entry 40"),
+            (&[(0, true)], None, "entry 0"),
+            (&[(40, true), (39, true)], None, "entries 39 to 40"),
+        ] {
+            let expected = format!("restore --to reaches {expected}");
+            assert_eq!(told(checkpoints, log), expected, "{checkpoints:?} {log:?}");
+        }
+        assert!(told(&[(40, false)], Some((41, 57))).contains("reaches no entry"));
+    }
 }
