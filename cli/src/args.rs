@@ -140,10 +140,13 @@ pub struct AgeArgs {
 #[command(after_long_help = "\
 With -o json exactly these keys, null where unknown:
   cluster_id, generation, age_seconds, stale, nodes, tasks, content (numbers of rows),
-  state_path (the state directory), snapshot_path, daemon_pid
+  state_path (the state directory), snapshot_path, daemon_pid, trouble
 
-stale: a daemon served this state and is dead, or shows no sign of life. age_seconds: since the
-last publish, or since the Parquet file was modified; a quiet cluster grows old without being stale.
+stale: a daemon served this state and is dead, or shows no sign of life. age_seconds: since the \
+last publish, or since the Parquet file was modified; a quiet cluster grows old without being stale. \
+trouble: what the daemon says is wrong with it, a text for each part of it, such as a state file that it \
+refuses or a checkpoint that it cannot write; {} if all is well, null if it could not be asked. The exit \
+code does not depend on it.
 
 Example:
   sherwood --run-dir /run/sherwood status -o json | jq .stale")]

@@ -124,7 +124,7 @@ fn a_live_snapshot_is_read_in_place_of_the_parquet_file() {
         "cluster_id": "sample", "generation": 2, "age_seconds": status["age_seconds"],
         "stale": false, "nodes": 5, "tasks": 11, "content": 20,
         "state_path": state_dir.canonicalize().expect("is there"),
-        "snapshot_path": daemon.path(), "daemon_pid": std::process::id(),
+        "snapshot_path": daemon.path(), "daemon_pid": std::process::id(), "trouble": null,
     });
     assert_eq!(status, expected);
     for format in ["table", "jsonl"] {

@@ -62,6 +62,7 @@ fn a_status_as_json_has_exactly_its_keys_and_nulls_where_nothing_is_known() {
             "state_path",
             "snapshot_path",
             "daemon_pid",
+            "trouble",
         ]
     );
     assert!(
@@ -72,7 +73,7 @@ fn a_status_as_json_has_exactly_its_keys_and_nulls_where_nothing_is_known() {
         "cluster_id": "sample", "generation": null, "age_seconds": status["age_seconds"],
         "stale": false, "nodes": 5, "tasks": 40, "content": 20,
         "state_path": state.canonicalize().expect("is there"),
-        "snapshot_path": null, "daemon_pid": null,
+        "snapshot_path": null, "daemon_pid": null, "trouble": null,
     });
     assert_eq!(status, expected);
 }

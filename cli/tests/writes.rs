@@ -459,6 +459,47 @@ fn a_file_that_breaks_off_says_where_and_how_much_of_it_is_in() {
 }
 
 #[test]
+fn what_the_daemon_says_of_itself_stands_in_the_status() {
+    let served = Served::new();
+    let status = |format: &str| served.run(&["status", "-o", format]).ended(0);
+    assert_eq!(status("json").json()["trouble"], json!({}));
+    assert!(!status("text").stdout.contains("trouble"));
+    let trouble = ("checkpoint".to_owned(), "the disk\nis full".to_owned());
+    served.stub.seen().trouble.extend([trouble]);
+    assert_eq!(
+        status("json").json()["trouble"],
+        json!({"checkpoint": "the disk\nis full"})
+    );
+    let told = status("text").stdout;
+    assert!(
+        told.ends_with("trouble     checkpoint: the disk\\nis full\n"),
+        "{told}"
+    );
+    // Nobody listens: it is not known.
+    std::fs::remove_file(served.stub.path()).expect("removes");
+    std::fs::write(served.stub.path(), "").expect("writes");
+    assert_eq!(status("json").json()["trouble"], json!(null));
+    let told = status("text").stdout;
+    assert!(
+        told.contains("trouble     not known: cannot connect"),
+        "{told}"
+    );
+}
+
+#[test]
+fn what_the_daemon_says_of_a_user_who_may_not_write_is_said_once() {
+    let served = Served::new();
+    served
+        .stub
+        .will(&[Act::Status(tonic::Code::PermissionDenied)]);
+    let ran = served.run(&["start", "t"]).ended(1);
+    assert_eq!(
+        ran.stderr,
+        "error: the daemon does not allow it: so it is said\n"
+    );
+}
+
+#[test]
 fn every_command_has_examples_and_the_exit_codes_stand_in_the_help() {
     let host = Host::new();
     let help = host.run(&["--help"]).ended(0).stdout;

@@ -69,6 +69,8 @@ pub struct Seen {
     pub watch: VecDeque<(Vec<String>, Option<Status>)>,
     /// Whose state it says it serves; `c` if not told.
     pub cluster: Option<String>,
+    /// What it says is wrong with it.
+    pub trouble: BTreeMap<String, String>,
     open: Vec<StdStream>,
     late: Vec<oneshot::Sender<()>>,
     generation: u64,
@@ -346,8 +348,9 @@ impl FlightService for Service {
                 one(lock(&self.0).outcomes.get(id).cloned().unwrap_or(unknown))
             }
             "status" => {
-                let cluster = lock(&self.0).cluster.clone();
-                one(json!({"cluster_id": cluster.as_deref().unwrap_or("c")}))
+                let seen = lock(&self.0);
+                let cluster = seen.cluster.as_deref().unwrap_or("c");
+                one(json!({"cluster_id": cluster, "trouble": seen.trouble}))
             }
             "watch" => {
                 let mut seen = lock(&self.0);
