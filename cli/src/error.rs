@@ -79,7 +79,7 @@ pub enum CliError {
         source: BadClusterId,
     },
     /// The file given is another cluster's.
-    #[error("{path:?} is the state of cluster {found:?}, not of {wanted:?}")]
+    #[error("{path:?} is the state of cluster {found:?}, not of {wanted:?}{advice}")]
     WrongCluster {
         /// The file.
         path: PathBuf,
@@ -87,6 +87,8 @@ pub enum CliError {
         found: String,
         /// The cluster asked for.
         wanted: String,
+        /// What would take it all the same, if anything does.
+        advice: &'static str,
     },
     /// `get` with ids.
     #[error("no {} with {} {}", table.name(), table.key(), ids.join(", "))]
@@ -157,7 +159,10 @@ pub enum CliError {
         types_wanted: Vec<String>,
     },
     /// `apply`: the answers were printed.
-    #[error("of {answers} transactions {refused} were refused and {unknown} are unknown")]
+    #[error(
+        "{refused} refused and {unknown} unknown, of {answers} transaction{}",
+        if *answers == 1 { "" } else { "s" }
+    )]
     NotAllDone {
         /// Answers printed.
         answers: u64,
@@ -188,7 +193,7 @@ pub enum CliError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// A line or row of a file that is not what it should be. Those before it were sent.
+    /// A line or row of a file that is not what it should be. The pieces before it were sent.
     #[error("{path:?}, {place}: {why}")]
     InputAt {
         /// The file; `-` for standard input.
@@ -197,6 +202,41 @@ pub enum CliError {
         place: String,
         /// What is wrong.
         why: String,
+    },
+    /// A row of a file that its table cannot hold: refused as the daemon would, by who knows its place. The pieces before
+    /// it were sent.
+    #[error("refused: {path:?}, {place}: {why}")]
+    Row {
+        /// The file; `-` for standard input.
+        path: PathBuf,
+        /// Which row, counted from 1.
+        place: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// An error of a file that nobody said the format of.
+    #[error(
+        "{path:?} was taken for {format}, {why}; say --format, or give it another name, if it is something else"
+    )]
+    TakenFor {
+        /// The file; `-` for standard input.
+        path: PathBuf,
+        /// What it was taken for.
+        format: &'static str,
+        /// Why.
+        why: &'static str,
+        /// What is wrong with it as that.
+        source: Box<CliError>,
+    },
+    /// `import` of rows of one table.
+    #[error(
+        "{path:?} is no whole state, but {what}: rows of one table go in with sherwood put TABLE -f FILE"
+    )]
+    OneTable {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        what: String,
     },
     /// `verify`: everything was said already.
     #[error("the file is damaged")]
@@ -273,10 +313,12 @@ impl CliError {
             | Self::Usage(_)
             | Self::Filter { .. }
             | Self::Terminal { .. }
+            | Self::OneTable { .. }
             | Self::NoFormat { .. } => 2,
             Self::NotFound { .. } | Self::NothingToClaim { .. } => 3,
             Self::NotAllDone { unknown, .. } if *unknown > 0 => 6,
-            Self::NotAllDone { .. } => 5,
+            Self::NotAllDone { .. } | Self::Row { .. } => 5,
+            Self::TakenFor { source, .. } => source.exit_code(),
             Self::Writer(error) => match &**error {
                 WriteError::NotServed { .. }
                 | WriteError::Connect { .. }

@@ -243,6 +243,7 @@ impl Places {
                     path: path.to_owned(),
                     found,
                     wanted: wanted.to_string(),
+                    advice: "",
                 });
             }
         }

@@ -250,17 +250,20 @@ fn exports_as_json_hold_what_get_prints() {
     };
     let document = run(&["export", "-", "-o", "json"]).json();
     assert_eq!(document["cluster_id"], "sample");
-    let mut puts = Vec::new();
+    let cluster =
+        json!({"patch": "cluster", "key": "sample", "set": {"master_id": document["master_id"]}});
+    let mut transactions = vec![json!({ "ops": [cluster] })];
     for table in ["nodes", "tasks", "content"] {
         let rows = run(&["get", table, "-o", "json"]).json();
         assert_eq!(document[table], rows, "{table}");
         let lines = run(&["export", "-", "-o", "jsonl", "--table", table]);
         assert_eq!(json!(objects(&lines.stdout)), rows, "{table}");
         for row in rows.as_array().expect("an array") {
-            puts.push(json!({"ops": [{"put": table, "row": row}]}));
+            transactions.push(json!({"ops": [{"put": table, "row": row}]}));
         }
     }
-    assert_eq!(objects(&run(&["export", "-", "-o", "jsonl"]).stdout), puts);
+    let lines = run(&["export", "-", "-o", "jsonl"]).stdout;
+    assert_eq!(objects(&lines), transactions);
 }
 
 #[test]

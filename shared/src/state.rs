@@ -118,6 +118,39 @@ pub fn fit(
     rows: &RecordBatch,
     columns: &Fields,
 ) -> Result<RecordBatch, StateError> {
+    let (fields, columns, key) = conform_rows(table, rows, columns)?;
+    let columns = match order(table, columns[key].as_string::<i32>())? {
+        Order::Sorted => columns,
+        Order::Take(by_key) => reorder(columns, &by_key, &fields, table)?,
+    };
+    Ok(batch(fields, columns, rows.num_rows()))
+}
+
+/// As [`fit`], but the rows stay in their order, and a repeated key is not looked for: for who has only a part of the
+/// rows.
+///
+/// # Errors
+///
+/// As [`fit`], but for a repeated key.
+pub fn conformed(
+    table: TableId,
+    rows: &RecordBatch,
+    columns: &Fields,
+) -> Result<RecordBatch, StateError> {
+    let (fields, columns, key) = conform_rows(table, rows, columns)?;
+    let keys = &columns[key];
+    match (0..keys.len()).find(|&row| keys.is_null(row)) {
+        Some(position) => Err(StateError::NullKey { table, position }),
+        None => Ok(batch(fields, columns, rows.num_rows())),
+    }
+}
+
+/// The fields and columns that `rows` have, in the types of `columns`, and which of them is the key, which is text.
+fn conform_rows(
+    table: TableId,
+    rows: &RecordBatch,
+    columns: &Fields,
+) -> Result<(Vec<FieldRef>, Vec<ArrayRef>, usize), StateError> {
     let len = rows.num_rows();
     if i32::try_from(len).is_err() {
         return Err(StateError::TooLarge {
@@ -135,12 +168,10 @@ pub fn fit(
     let (fields, columns) =
         conform_fields(&given, schema.fields(), rows.columns(), len, table.name())
             .map_err(|misfit| located(misfit, |row| name_of(table, rows, row)))?;
-    let keys = columns[key].as_string_opt::<i32>();
-    let columns = match order(table, keys.ok_or(StateError::NoKeyColumn { table })?)? {
-        Order::Sorted => columns,
-        Order::Take(by_key) => reorder(columns, &by_key, &fields, table)?,
-    };
-    Ok(batch(fields, columns, len))
+    if columns[key].as_string_opt::<i32>().is_none() {
+        return Err(StateError::NoKeyColumn { table });
+    }
+    Ok((fields, columns, key))
 }
 
 fn check_cluster(cluster: &RecordBatch) -> Result<RecordBatch, StateError> {

@@ -1,5 +1,6 @@
 //! Writers of both kinds and the command line, against the real daemon.
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::sync::Arc;
@@ -169,22 +170,98 @@ fn the_command_line_takes_a_task_from_pending_to_completed() {
     run(&["get", "tasks", "t1"], 3);
 }
 
+/// All columns of all rows, but for the times that the engine keeps.
+fn tables(place: &Place) -> (Option<String>, Vec<Vec<RecordBatch>>) {
+    let snapshot = place.reader().snapshot().expect("reads");
+    let rows = TableId::ALL.map(|id| {
+        let batches = snapshot.table(id).batches();
+        let batches = batches.map(|batch| {
+            let batch = batch.expect("reads");
+            let schema = batch.schema();
+            let kept =
+                (0..schema.fields().len()).filter(|&at| schema.field(at).name() != "updated_at");
+            batch.project(&kept.collect::<Vec<_>>()).expect("columns")
+        });
+        batches.collect()
+    });
+    (snapshot.master_id().expect("reads"), rows.into())
+}
+
 #[test]
-fn a_state_that_was_written_out_is_imported_whole() {
-    let place = Place::with_tasks(1000);
+fn a_state_that_was_written_out_in_any_form_is_imported_whole() {
+    let place = Place::new();
+    let mut sample = Command::new(binary("sherwood"));
+    sample
+        .env_clear()
+        .args(["sample", "--cluster-id", "c", "--out"]);
+    sample.arg(place.state_dir());
+    sample.args(["--nodes", "20", "--tasks", "1500", "--content", "300"]);
+    assert!(sample.output().expect("runs").status.success());
     let daemon = Daemon::start(&place);
-    let out = place.root().join("out");
-    let path = out.to_str().expect("UTF-8");
-    let written = sherwood(&place, &["snapshot", path]);
-    assert!(written.status.success(), "{written:?}");
+    let expected = tables(&place);
+    assert!(expected.0.is_some(), "a sample has a master");
+    let path = |name: &str| place.root().join(name).to_str().expect("UTF-8").to_owned();
+    let forms = ["all.parquet", "all.json", "all.jsonl"].map(|name| (path(name), "export"));
+    let forms = [&forms[..], &[(path("tables"), "snapshot")]].concat();
+    for (path, command) in &forms {
+        let written = sherwood(&place, &[command, path]);
+        assert!(written.status.success(), "{written:?}");
+    }
+    // One file of Arrow is one table, and the refusal says where to go.
+    let refused = sherwood(&place, &["export", &path("all.arrow")]);
+    assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+    let told = String::from_utf8(refused.stderr).expect("UTF-8");
+    assert!(
+        told.contains("--table") && told.contains("sherwood snapshot"),
+        "{told}"
+    );
     drop(daemon);
-    let other = Place::with_tasks(0);
-    let _daemon = Daemon::start(&other);
-    for _again in 0..2 {
-        let imported = sherwood(&other, &["import", path, "--id", "once"]);
-        assert!(imported.status.success(), "{imported:?}");
-        let snapshot = other.reader().snapshot().expect("reads");
-        assert_eq!(snapshot.table(TableId::Tasks).len(), 1000);
+    for (path, _) in &forms {
+        let mut other = Place::new();
+        other.cluster = "c".to_owned();
+        let _daemon = Daemon::start_with(&other, &["--cluster-id", "c"]);
+        for _again in 0..2 {
+            let imported = sherwood(&other, &["import", path, "--id", "once"]);
+            assert!(imported.status.success(), "{path}: {imported:?}");
+            let told = String::from_utf8(imported.stdout).expect("UTF-8");
+            assert!(
+                told.starts_with("1820 rows done in 4 transactions, the last in generation "),
+                "{path}: {told}"
+            );
+            assert!(tables(&other) == expected, "{path}");
+        }
+    }
+    // Through a pipe.
+    let piped = Place::new();
+    let _daemon = Daemon::start_with(&piped, &["--cluster-id", "c"]);
+    for (path, command) in &forms {
+        if *command == "export" {
+            let mut import = Command::new(binary("sherwood"));
+            import.env_clear().arg("--run-dir").arg(piped.run_dir());
+            import
+                .args(["import", "-"])
+                .stdin(File::open(path).expect("opens"));
+            let imported = import.output().expect("runs");
+            assert!(imported.status.success(), "{path}: {imported:?}");
+            assert!(tables(&piped) == expected, "{path}");
+        }
+    }
+    // What names another cluster is not taken by accident, in whatever form.
+    let stranger = Place::new();
+    let mut flags = stranger.flags();
+    flags.extend(["--cluster-id", "d"].map(Into::into));
+    let _daemon = Daemon::spawn(sherwood_tests::daemon::command(flags)).ready();
+    for (path, _) in &forms {
+        let mut import = Command::new(binary("sherwood"));
+        import.env_clear().arg("--run-dir").arg(stranger.run_dir());
+        let import = import.args(["import", path]).output().expect("runs");
+        let told = String::from_utf8(import.stderr).expect("UTF-8");
+        assert!(
+            told.ends_with(
+                "is the state of cluster \"c\", not of \"d\"; --any-cluster takes it all the same\n"
+            ),
+            "{path}: {told}"
+        );
     }
 }
 

@@ -35,7 +35,7 @@ pub enum WriteCommand {
     Cancel(TaskArgs),
     /// Put a failed task back to pending
     Retry(TaskArgs),
-    /// Put a whole state into the daemon: Parquet, JSON, or a directory of tables
+    /// Put a whole state into the daemon, table by table: Parquet, JSON, or a directory of tables
     Import(ImportArgs),
     /// Show what a state directory can be recovered from, go back, or save what is left
     Recover(RecoverArgs),
@@ -51,7 +51,7 @@ pub struct WriteArgs {
     /// id again tells what became of the first. Default: an id that is made up.
     #[arg(long, value_name = "ID", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub id: Option<String>,
-    /// How long to go on asking what became of it, before it is unknown
+    /// How long to go on asking what became of it, before it is unknown [default: 30; 600 for Arrow and Parquet]
     #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = seconds)]
     pub timeout: Option<Duration>,
     /// How to say it
@@ -63,7 +63,7 @@ pub struct WriteArgs {
 pub enum AnswerFormat {
     /// One line for people
     Text,
-    /// The answer: {"id", "outcome", "generation", "reason", "task"}
+    /// One object: the answer, or of a file {"outcome", "generation", "rows", "transactions"}
     Json,
 }
 
@@ -73,7 +73,7 @@ pub struct FileArgs {
     /// The file; - for standard input
     #[arg(short, long, value_name = "FILE")]
     pub file: PathBuf,
-    /// What is in it [default: by its name, else by its first bytes]
+    /// What is in it [default: by its name, else by its first bytes; CSV if they are of nothing else]
     #[arg(long, value_enum)]
     pub format: Option<InputFormat>,
 }
@@ -88,6 +88,18 @@ pub enum InputFormat {
     Parquet,
     /// A header line, then rows; lists as JSON arrays
     Csv,
+}
+
+impl InputFormat {
+    /// As people write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Json => "JSON",
+            Self::Arrow => "Arrow",
+            Self::Parquet => "Parquet",
+            Self::Csv => "CSV",
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -124,11 +136,13 @@ on one line; \"id\" and \"if\" may be left out. A line may also be a domain oper
 
 One answer a line on stdout, in the order of the input, and as soon as it is known:
   {\"id\":\"x1\",\"outcome\":\"done\",\"generation\":18}
-With --table the file holds
-rows (Arrow or Parquet) and is sent in pieces, each a transaction.
 
-A line that is no transaction is answered as refused, with its number. A daemon that goes away, or answers that
-nobody reads, end it: what was sent before is still waited for. The exit code is 6 if any answer is unknown; else that of what ended it, 5 if any is refused, or 0.
+With --table the file holds rows, in any format, and is sent in pieces as sherwood put does: each a \
+transaction, and one answer for all of them.
+
+A line that is no transaction is answered as refused, with its number. A daemon that goes away, or answers that \
+nobody reads, end it: what was sent before is still waited for. The exit code is 6 if any answer is unknown; else \
+that of what ended it, 5 if any is refused, or 0.
 
 Examples:
   sherwood apply -f changes.jsonl
@@ -143,19 +157,22 @@ pub struct ApplyArgs {
     /// What to do with the rows
     #[arg(long, value_enum, requires = "table", default_value_t = RowMode::Put)]
     pub mode: RowMode,
-    /// How long to go on asking what became of a transaction, before it is unknown
+    /// How long to go on asking what became of a transaction, before it is unknown [default: 30; 600 for Arrow and Parquet]
     #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = seconds)]
     pub timeout: Option<Duration>,
 }
 
 #[derive(Debug, Group)]
 #[command(after_long_help = "\
-A row that is there is replaced: columns of the document that the file leaves out become null. Columns
-beyond the document are kept. Timestamps are milliseconds or RFC 3339 text.
+A row that is there is replaced: columns of the document that the file leaves out become null. Columns \
+beyond the document are kept. In JSON and CSV a timestamp is milliseconds, or text as \
+2026-01-02T03:04:05.678Z or 2026-01-02. A row that the table cannot hold refuses its piece (exit code 5), \
+by its number in the file or by its key.
 
-Large files are sent in pieces of up to 5,000 (JSON, CSV) or 100,000 rows (Arrow, Parquet), each of which is
-applied whole or not at all. With --id the pieces are ID, ID-2, ID-3 and so on: the same file again with
-the same id goes on where it stopped.
+Large files are sent in pieces of up to 5,000 (JSON, CSV) or 100,000 rows (Arrow, Parquet), each of which is \
+applied whole or not at all; the first that is not applied ends it. With --id the pieces are ID, ID-2, ID-3 \
+and so on: the same file again with the same id goes on where it stopped. A corrected file needs another \
+id, since refusals are remembered too.
 
 Examples:
   sherwood put tasks -f tasks.jsonl
@@ -186,9 +203,12 @@ pub enum PatchTable {
 
 #[derive(Debug, Group)]
 #[command(after_long_help = "\
-VALUE is JSON where it is JSON (5, true, null, [\"a\"], {\"cpu_cores\":2}), else text: status=running. Text that looks
-like JSON is quoted twice: 'type=\"5\"'. A dot leads into a struct, whose other fields stay as they are. The
-row has to be there; --if adds conditions on it.
+VALUE is JSON where it is JSON (5, true, null, [\"a\"], {\"cpu_cores\":2}), else text: status=running. Text that \
+looks like JSON is quoted twice: 'type=\"5\"'. A timestamp is milliseconds, or text as \
+2026-01-02T03:04:05.678Z or 2026-01-02. A dot leads into a struct, whose other fields stay as they are.
+
+The row has to be there; --if adds conditions on it, and may be given several times. All of it is applied, \
+or nothing.
 
 Examples:
   sherwood patch tasks task-1 status=running progress=0.5
@@ -241,7 +261,7 @@ pub struct AssignArgs {
 
 #[derive(Debug, Group)]
 #[command(after_long_help = "\
-The oldest pending task whose needs the node meets becomes assigned to the node; its id is printed. The exit
+The oldest pending task whose needs the node meets becomes assigned to the node; its id is printed. The exit \
 code is 3 when there is none.
 
 Examples:
@@ -262,8 +282,8 @@ pub struct ClaimArgs {
 
 #[derive(Debug, Group)]
 #[command(after_long_help = "\
-A task goes from pending to assigned, running, and completed or failed. complete and fail also end an
-assigned one; release puts an assigned or running one back to pending; cancel ends any that is open; retry
+A task goes from pending to assigned, running, and completed or failed. complete and fail also end an \
+assigned one; release puts an assigned or running one back to pending; cancel ends any that is open; retry \
 puts a failed one back to pending. Anything else is refused, and the reason names the task's status.
 
 Example:
@@ -299,7 +319,7 @@ pub struct QuietWriteArgs {
     /// Name the change, so that running it again is harmless
     #[arg(long, value_name = "ID", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub id: Option<String>,
-    /// How long to go on asking what became of it, before it is unknown
+    /// How long to go on asking what became of it, before it is unknown [default: 30; 600 for Arrow and Parquet]
     #[arg(long, value_name = "SECONDS", allow_negative_numbers = true, value_parser = seconds)]
     pub timeout: Option<Duration>,
     /// How to say it
@@ -333,25 +353,31 @@ pub struct FailArgs {
 
 #[derive(Debug, Group)]
 #[command(after_long_help = "\
-FILE is a state_<cluster>.parquet, a JSON object {\"cluster\": {...}, \"nodes\": [...], \"tasks\": [...],
-\"content\": [...]}, or a directory with nodes, tasks and content as .arrow, .parquet, .jsonl, .json or .csv (as
-sherwood snapshot writes one). Tables that it lacks are left alone.
+FILE is what sherwood export writes of a whole state, a state_<cluster>.parquet, a JSON object \
+{\"cluster\": {...}, \"nodes\": [...], \"tasks\": [...], \"content\": [...]}, or a directory with nodes, tasks \
+and content as .arrow, .parquet, .jsonl, .json or .csv (sherwood snapshot writes one). Tables that it lacks \
+are left alone.
 
-Of the cluster's columns only master_id is imported; others that the file has are named in a warning. A column of a
-table that neither the schema nor the daemon's table has is refused, by its name. To bring columns along, replace
+Of the cluster's columns only master_id is imported; others that the file has are named in a warning. A column of a \
+table that neither the schema nor the daemon's table has is refused, by its name. To bring columns along, replace \
 state_<cluster>.parquet in the state directory instead: the daemon merges it with all that it has.
 
-Rows are put: those that are there already are replaced, others stay. Each piece of up to 100,000 rows is applied
-whole or not at all; readers may see some pieces before others. With --id the same import again goes on
-where it stopped.
+Rows are put: those that are there already are replaced, others stay. A task's updated_at becomes the time \
+of the import.
+
+An import is several transactions: one or more for each table (pieces of up to 100,000 rows, of JSON and \
+CSV 5,000), and one for master_id. Each is applied whole or not at all, and is a generation of its own: \
+readers may see some before others, and the first that is not applied ends the import. With --id the same \
+import again goes on where it stopped.
 
 Examples:
   sherwood import backup/state_default.parquet
-  sherwood import /tmp/now --id restore-1")]
+  sherwood import /tmp/now --id restore-1
+  sherwood --run-dir /run/a export -o jsonl - | sherwood --run-dir /run/b import -")]
 pub struct ImportArgs {
-    /// The file or directory
+    /// The file or directory; - for standard input
     pub file: PathBuf,
-    /// Take the state of another cluster
+    /// Take the state even if it says that it is of another cluster
     #[arg(long)]
     pub any_cluster: bool,
     #[command(flatten)]
@@ -360,8 +386,9 @@ pub struct ImportArgs {
 
 #[derive(Debug, Group)]
 #[command(after_long_help = "\
-A daemon that cannot start says which of these helps. They work on the state directory (--state-dir), not through a
-daemon. Sequence numbers count the entries of the log; list shows them.
+A daemon that cannot start says which of these helps. They work on the state directory (--state-dir), not \
+through a daemon. Sequence numbers count the entries of the log; list shows them, and which of them restore \
+reaches.
 
 Examples:
   sherwood --state-dir /var/lib/sherwood recover list

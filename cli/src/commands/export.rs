@@ -79,7 +79,8 @@ fn format(args: &ExportArgs) -> Result<ExportFormat, CliError> {
         }
     };
     if format == ExportFormat::Arrow && args.table.is_none() {
-        let why = "an Arrow file holds one table: name it with --table, or write all four files with \"sherwood snapshot DIR\"";
+        let why = "an Arrow file holds one table: say which with --table, or write all of them into a directory with \
+                   sherwood snapshot DIR, which sherwood import takes";
         let why = why.to_owned();
         return Err(CliError::NoFormat { why });
     }
@@ -179,12 +180,17 @@ impl Export<'_> {
         Ok(())
     }
 
-    /// For each row a line that is a transaction which puts it.
+    /// For the cluster a line that is a transaction, which sets its master and which another cluster refuses; and for each
+    /// row one that puts it.
     fn write_transactions(
         &self,
         out: &mut (dyn Write + Send),
         snapshot: &Snapshot,
     ) -> Result<(), CliError> {
+        let cluster = serde_json::json!({"ops": [{
+            "patch": "cluster", "key": snapshot.cluster_id()?, "set": {"master_id": snapshot.master_id()?},
+        }]});
+        writeln!(out, "{cluster}")?;
         for id in TableId::ALL {
             let open = format!("{{\"ops\":[{{\"put\":\"{}\",\"row\":", id.name());
             let frame = Frame {

@@ -1,13 +1,20 @@
-//! `sherwood import`: a whole state into the daemon.
+//! `sherwood import`: a whole state into the daemon, in each form that `sherwood export` and `sherwood snapshot` write.
 
+use std::cell::RefCell;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, RecordBatch};
 use serde_json::{Map, Value};
+use sherwood_client::TableId;
+use sherwood_client::import::{self, ImportError};
 use sherwood_client::write::{Mode, Transaction, Writer, cluster};
-use sherwood_client::{TableId, import};
 use sherwood_shared::schema::cluster_schema;
+use sherwood_shared::state::StateError;
+use sherwood_shared::transaction::{self as form, Op, Target};
 
 use crate::args::{FileArgs, ImportArgs, InputFormat};
 use crate::commands::put::Sender;
@@ -21,36 +28,82 @@ use crate::output;
 pub fn run(places: &Places, args: &ImportArgs) -> Result<(), CliError> {
     let writer = connect::writer(places, args.write.timeout)?;
     let state = Imported::read(&args.file)?;
-    if let Some(found) = &state.cluster_id
-        && !args.any_cluster
-        && let Some(wanted) = connect::cluster_of(&writer)?
-        && *found != wanted
-    {
-        return Err(CliError::WrongCluster {
-            path: args.file.clone(),
-            found: found.clone(),
-            wanted: format!("{wanted} (--any-cluster takes it all the same)"),
-        });
+    if !args.any_cluster {
+        state.cluster.check(&args.file, &writer)?;
     }
-    if !state.left_out.is_empty() {
+    if !state.cluster.left_out.is_empty() {
         let text = format!(
             "these columns of the cluster are not imported, since no transaction sets them: {}",
-            state.left_out.join(", ")
+            state.cluster.left_out.join(", ")
         );
         output::say("warning", &text);
     }
     let mut sender = Sender::new(&writer, &args.write);
-    state.send(&writer, &mut sender)?;
+    for (table, pieces) in state.tables {
+        sender.send(table, Mode::Put, pieces)?;
+    }
+    // Last, so that a master is there when it is named.
+    if let Some(master_id) = state.cluster.master_id {
+        let patch = Transaction::new().patch(cluster().set("master_id", master_id));
+        sender.apply(patch, 0)?;
+    }
     sender.end()
 }
 
 /// What a file or directory holds.
 struct Imported {
+    cluster: Cluster,
+    tables: Tables,
+}
+
+/// A row, and the table it goes into.
+type Put = (TableId, Map<String, Value>);
+/// Rows, table by table; each table's are to be taken before the next is asked for.
+type Tables = Box<dyn Iterator<Item = (TableId, Pieces)>>;
+
+/// What is known of the cluster.
+#[derive(Default)]
+struct Cluster {
     cluster_id: Option<String>,
     master_id: Option<String>,
-    /// The cluster's columns that stay behind: those that the document does not have.
+    /// The columns that stay behind: those that the document does not have.
     left_out: Vec<String>,
-    tables: Vec<(TableId, Pieces)>,
+}
+
+impl Cluster {
+    fn of_columns(columns: &Map<String, Value>) -> Self {
+        let column = |name: &str| columns.get(name).and_then(Value::as_str).map(str::to_owned);
+        Self {
+            cluster_id: column("cluster_id"),
+            master_id: column("master_id"),
+            left_out: beyond_the_document(columns.keys()),
+        }
+    }
+
+    fn of_batch(batch: &RecordBatch) -> Self {
+        let fields = batch.schema_ref().fields().iter();
+        Self {
+            cluster_id: text(batch, "cluster_id"),
+            master_id: text(batch, "master_id"),
+            left_out: beyond_the_document(fields.map(|field| field.name())),
+        }
+    }
+
+    /// Is it the one that the daemon serves, as far as the file says?
+    fn check(&self, path: &Path, writer: &Writer) -> Result<(), CliError> {
+        let Some(found) = &self.cluster_id else {
+            return Ok(());
+        };
+        match connect::cluster_of(writer)? {
+            Some(wanted) if *found != wanted => Err(CliError::WrongCluster {
+                path: path.to_owned(),
+                found: found.clone(),
+                wanted,
+                advice: "; --any-cluster takes it all the same",
+            }),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Imported {
@@ -64,61 +117,85 @@ impl Imported {
         };
         let opened = input::open(&input)?;
         match opened.format {
-            InputFormat::Parquet => Self::of_parquet(path),
-            InputFormat::Json => Self::of_object(path, &opened.text()?),
-            InputFormat::Arrow | InputFormat::Csv => Err(CliError::Usage(format!(
-                "{path:?} is one table and not a whole state: say of which with sherwood put TABLE -f"
-            ))),
+            InputFormat::Parquet => Self::of_parquet(path, opened.lines()),
+            InputFormat::Json => Self::of_json(path, opened.lines()),
+            format => Err(CliError::OneTable {
+                path: path.to_owned(),
+                what: format!("{}, {}", format.name(), opened.taken.why(format)),
+            }),
         }
     }
 
-    fn of_parquet(path: &Path) -> Result<Self, CliError> {
-        let state = import::read_parquet(path, None)?;
-        let master_id = text(&state.cluster, "master_id");
-        let cluster_id = state.cluster_id().to_owned();
-        let fields = state.cluster.schema_ref().fields().iter();
-        let left_out = beyond_the_document(fields.map(|field| field.name()));
+    fn of_parquet(path: &Path, reader: impl BufRead) -> Result<Self, CliError> {
+        let bytes = input::read_all(reader, path)?;
+        let state = import::read_parquet_bytes(bytes, path, None).map_err(|error| match error {
+            ImportError::State { path, source } => match *source {
+                StateError::NotOneRow { .. } | StateError::NoTables { .. } => CliError::OneTable {
+                    path,
+                    what: "a Parquet file of rows".to_owned(),
+                },
+                error => arrow::refused(&path, 0, &error),
+            },
+            error => error.into(),
+        })?;
         let at = path.to_owned();
-        let tables = TableId::ALL
-            .into_iter()
-            .zip(state.tables)
-            .map(|(table, rows)| {
-                let batches = Box::new(std::iter::once(Ok(rows)));
-                (table, arrow::pieces(batches, at.clone(), table))
-            });
+        let tables = TableId::ALL.into_iter().zip(state.tables);
+        let tables = tables.map(move |(table, rows)| {
+            let batches = Box::new(std::iter::once(Ok(rows)));
+            (table, arrow::pieces(batches, at.clone(), table))
+        });
         Ok(Self {
-            cluster_id: Some(cluster_id),
-            master_id,
-            left_out,
-            tables: tables.collect(),
+            cluster: Cluster::of_batch(&state.cluster),
+            tables: Box::new(tables),
         })
     }
 
-    fn of_object(path: &Path, bytes: &[u8]) -> Result<Self, CliError> {
-        let wrong = |why: String| CliError::InputAt {
+    /// The document as an object, or transactions that put its rows.
+    fn of_json(path: &Path, reader: impl BufRead + 'static) -> Result<Self, CliError> {
+        let mut values = json::values(reader, path.to_owned());
+        let no_state = |what: &str| CliError::OneTable {
             path: path.to_owned(),
-            place: "the state".to_owned(),
-            why,
+            what: what.to_owned(),
         };
-        let mut state: Map<String, Value> =
-            serde_json::from_slice(bytes).map_err(|error| wrong(error.to_string()))?;
+        let first = match values.next() {
+            Some(Ok(Value::Object(first))) => first,
+            Some(Err(error)) => return Err(error),
+            Some(Ok(Value::Array(_))) => return Err(no_state("a JSON array")),
+            Some(Ok(_)) | None => return Err(no_state("no JSON object")),
+        };
+        if first.contains_key("ops") {
+            return Self::of_transactions(path, first, values);
+        }
+        if !TableId::ALL
+            .iter()
+            .any(|table| first.contains_key(table.name()))
+        {
+            return Err(no_state("JSON without nodes, tasks and content"));
+        }
+        match values.next() {
+            None => Self::of_object(path, first),
+            Some(_) => Err(no_state("more than one JSON object")),
+        }
+    }
+
+    fn of_object(path: &Path, mut state: Map<String, Value>) -> Result<Self, CliError> {
         let mut tables = Vec::new();
         for table in TableId::ALL {
             match state.remove(table.name()) {
                 None | Some(Value::Null) => {}
                 Some(Value::Array(rows)) => {
-                    let at = path.to_owned();
-                    let rows = (1_u64..).zip(rows).map(move |(number, row)| match row {
-                        Value::Object(row) => Ok(row),
-                        other => Err(CliError::InputAt {
-                            path: at.clone(),
-                            place: format!("{} row {number}", table.name()),
-                            why: format!("{other} is no object"),
-                        }),
-                    });
+                    let place = move |number| format!("row {number} of {}", table.name());
+                    let rows = rows.into_iter().map(Ok);
+                    let rows = json::rows(rows, path.to_owned(), table, place);
                     tables.push((table, json::cut(rows)));
                 }
-                Some(_) => return Err(wrong(format!("{:?} is no list", table.name()))),
+                Some(_) => {
+                    return Err(CliError::InputAt {
+                        path: path.to_owned(),
+                        place: "the state".to_owned(),
+                        why: format!("{:?} is no list", table.name()),
+                    });
+                }
             }
         }
         // The cluster's columns stand in an object of their own, or beside the tables as in the Parquet file.
@@ -126,15 +203,61 @@ impl Imported {
             Some(Value::Object(columns)) => columns,
             _ => state,
         };
-        if tables.is_empty() {
-            return Err(wrong("it has none of nodes, tasks and content".to_owned()));
-        }
-        let column = |name: &str| columns.get(name).and_then(Value::as_str).map(str::to_owned);
         Ok(Self {
-            cluster_id: column("cluster_id"),
-            master_id: column("master_id"),
-            left_out: beyond_the_document(columns.keys()),
-            tables,
+            cluster: Cluster::of_columns(&columns),
+            tables: Box::new(tables.into_iter()),
+        })
+    }
+
+    /// What `sherwood export -o jsonl` writes: the cluster first, then a transaction for each row. Other orders, and
+    /// several rows in one, are as good.
+    fn of_transactions(
+        path: &Path,
+        first: Map<String, Value>,
+        rest: impl Iterator<Item = Result<Value, CliError>> + 'static,
+    ) -> Result<Self, CliError> {
+        let mut cluster = Cluster::default();
+        let mut number = 1;
+        let mut rows = Vec::new();
+        match &ops(path, number, first.clone())?[..] {
+            [
+                Op::Patch {
+                    table: Target::Cluster,
+                    key,
+                    set,
+                },
+            ] => {
+                cluster = Cluster::of_columns(set);
+                cluster.cluster_id = (!key.is_empty()).then(|| key.clone());
+            }
+            _ => rows = puts(path, number, Ok(Value::Object(first))),
+        }
+        let path = path.to_owned();
+        let rest = rest.flat_map(move |value| {
+            number += 1;
+            puts(&path, number, value)
+        });
+        let rows = Rc::new(RefCell::new(rows.into_iter().chain(rest).peekable()));
+        let tables = std::iter::from_fn(move || {
+            // An error is for whoever asks next.
+            let table = match rows.borrow_mut().peek()? {
+                Ok((table, _)) => *table,
+                Err(_) => TableId::Nodes,
+            };
+            let rows = Rc::clone(&rows);
+            let run = std::iter::from_fn(move || {
+                let is_of_it = |row: &Result<_, _>| match row {
+                    Ok((of, _)) => *of == table,
+                    Err(_) => true,
+                };
+                let row = rows.borrow_mut().next_if(is_of_it)?;
+                Some(row.map(|(_, row)| row))
+            });
+            Some((table, json::cut(run)))
+        });
+        Ok(Self {
+            cluster,
+            tables: Box::new(tables),
         })
     }
 
@@ -153,26 +276,70 @@ impl Imported {
             )));
         }
         Ok(Self {
-            cluster_id: None,
-            master_id: None,
-            left_out: Vec::new(),
-            tables,
+            cluster: cluster_in(dir)?,
+            tables: Box::new(tables.into_iter()),
         })
     }
+}
 
-    fn send(self, writer: &Writer, sender: &mut Sender<'_>) -> Result<(), CliError> {
-        for (table, pieces) in self.tables {
-            sender.send(table, Mode::Put, pieces)?;
+/// The operations of a transaction that has no condition.
+fn ops(path: &Path, number: u64, transaction: Map<String, Value>) -> Result<Vec<Op>, CliError> {
+    let wrong = |why: String| CliError::InputAt {
+        path: path.to_owned(),
+        place: format!("transaction {number}"),
+        why,
+    };
+    let transaction =
+        form::Transaction::from_object(transaction).map_err(|error| wrong(error.to_string()))?;
+    match transaction.conditions.is_empty() {
+        true => Ok(transaction.ops),
+        false => Err(wrong(NOT_PUTS.to_owned())),
+    }
+}
+
+const NOT_PUTS: &str = "it does more than to put rows: sherwood apply takes such transactions";
+
+/// The rows that a transaction puts, if it does nothing else.
+fn puts(path: &Path, number: u64, value: Result<Value, CliError>) -> Vec<Result<Put, CliError>> {
+    let place = || format!("transaction {number}");
+    let wrong = |why: String| CliError::InputAt {
+        path: path.to_owned(),
+        place: place(),
+        why,
+    };
+    let all = match value {
+        Ok(Value::Object(transaction)) => ops(path, number, transaction),
+        Ok(other) => Err(wrong(format!("{other} is no object"))),
+        Err(error) => Err(error),
+    };
+    let put = |op| match op {
+        Op::Put { table, row } => Ok((table, input::keyed(table, row, path, place)?)),
+        _ => Err(wrong(NOT_PUTS.to_owned())),
+    };
+    match all {
+        Ok(all) => all.into_iter().map(put).collect(),
+        Err(error) => vec![Err(error)],
+    }
+}
+
+/// What `sherwood snapshot` writes beside the tables.
+fn cluster_in(dir: &Path) -> Result<Cluster, CliError> {
+    let path = dir.join("cluster.arrow");
+    let failed = |source: Box<dyn std::error::Error + Send + Sync>| CliError::Input {
+        path: path.clone(),
+        source,
+    };
+    let file = match File::open(&path) {
+        Ok(file) => BufReader::new(file),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Ok(Cluster::default());
         }
-        // Last, so that a master is there when it is named.
-        if let Some(master_id) = self.master_id {
-            let mut transaction = Transaction::new().patch(cluster().set("master_id", master_id));
-            if let Some(id) = sender.next_id() {
-                transaction = transaction.id(id);
-            }
-            sender.count(0, writer.apply(transaction)?)?;
-        }
-        Ok(())
+        Err(error) => return Err(failed(error.into())),
+    };
+    match arrow::batches(file, &path)?.next() {
+        None => Ok(Cluster::default()),
+        Some(Ok(batch)) => Ok(Cluster::of_batch(&batch)),
+        Some(Err(error)) => Err(failed(error.into())),
     }
 }
 

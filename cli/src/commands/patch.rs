@@ -35,7 +35,14 @@ impl Row {
     /// The row, and the words after its key.
     fn of(args: &PatchArgs) -> Result<(Self, &[String]), CliError> {
         let table = match args.table {
-            PatchTable::Cluster => return Ok((Self(None), &args.words)),
+            PatchTable::Cluster => {
+                return match args.words.first() {
+                    Some(word) if !word.contains('=') => Err(CliError::Usage(format!(
+                        "{word:?} is no COL=VALUE, and cluster has one row and no KEY"
+                    ))),
+                    _ => Ok((Self(None), &args.words)),
+                };
+            }
             PatchTable::Nodes => TableId::Nodes,
             PatchTable::Tasks => TableId::Tasks,
             PatchTable::Content => TableId::Content,

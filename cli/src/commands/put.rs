@@ -56,35 +56,47 @@ impl<'a> Sender<'a> {
     /// Sends all pieces, and stops at the first that is not done.
     pub fn send(&mut self, table: TableId, mode: Mode, pieces: Pieces) -> Result<(), CliError> {
         self.progress.set_message(format!("{}: ", table.name()));
+        let sent = self.send_each(table, mode, pieces);
+        if sent.is_err() && self.rows > 0 {
+            self.progress.finish_and_clear();
+            let text = format!("{} before this piece are in", rows(self.rows));
+            output::say("note", &text);
+        }
+        sent
+    }
+
+    fn send_each(&mut self, table: TableId, mode: Mode, pieces: Pieces) -> Result<(), CliError> {
         for piece in pieces {
             let piece = piece?;
-            let id = self.next_id();
             let rows = piece.rows() as u64;
-            let outcome = match piece {
-                Piece::Arrow(batches) => self.writer.bulk(table, mode, &batches, id)?,
+            match piece {
+                Piece::Arrow(batches) => {
+                    let id = self.next_id();
+                    let outcome = self.writer.bulk(table, mode, &batches, id)?;
+                    self.count(rows, outcome)?;
+                }
                 Piece::Text(columns) => {
                     let mut transaction = Transaction::new();
                     for columns in columns {
                         transaction = with(transaction, table, mode, columns)?;
                     }
-                    if let Some(id) = id {
-                        transaction = transaction.id(id);
-                    }
-                    self.writer.apply(transaction)?
+                    self.apply(transaction, rows)?;
                 }
-            };
-            self.count(rows, outcome)?;
+            }
         }
         Ok(())
     }
 
-    /// Takes note of an outcome, and says it where answers are wanted.
-    pub fn count(&mut self, rows: u64, outcome: Outcome) -> Result<(), CliError> {
-        if !outcome.is_done() && self.rows > 0 {
-            self.progress.finish_and_clear();
-            let text = format!("{} rows before this piece are in", self.rows);
-            output::say("note", &text);
+    /// Applies one transaction, of so many rows, under the next id.
+    pub fn apply(&mut self, mut transaction: Transaction, rows: u64) -> Result<(), CliError> {
+        if let Some(id) = self.next_id() {
+            transaction = transaction.id(id);
         }
+        let outcome = self.writer.apply(transaction)?;
+        self.count(rows, outcome)
+    }
+
+    fn count(&mut self, rows: u64, outcome: Outcome) -> Result<(), CliError> {
         let generation = outcome.done()?.generation;
         self.newest = Some(generation);
         self.rows += rows;
@@ -96,6 +108,7 @@ impl<'a> Sender<'a> {
     pub fn end(self) -> Result<(), CliError> {
         self.progress.finish_and_clear();
         let mut out = output::stdout();
+        let rows = rows(self.rows);
         match (self.args.output, self.newest) {
             (AnswerFormat::Json, newest) => {
                 let answer = serde_json::json!({
@@ -103,8 +116,13 @@ impl<'a> Sender<'a> {
                 });
                 writeln!(out, "{answer}")?;
             }
+            (AnswerFormat::Text, Some(generation)) if self.number > 1 => writeln!(
+                out,
+                "{rows} done in {} transactions, the last in generation {generation}",
+                self.number
+            )?,
             (AnswerFormat::Text, Some(generation)) => {
-                writeln!(out, "{} rows done in generation {generation}", self.rows)?;
+                writeln!(out, "{rows} done in generation {generation}")?;
             }
             (AnswerFormat::Text, None) => writeln!(out, "no rows")?,
         }
@@ -112,7 +130,7 @@ impl<'a> Sender<'a> {
     }
 
     /// `ID`, `ID-2`, `ID-3`.
-    pub fn next_id(&mut self) -> Option<String> {
+    fn next_id(&mut self) -> Option<String> {
         self.number += 1;
         let id = self.args.id.as_ref()?;
         Some(match self.number {
@@ -120,6 +138,10 @@ impl<'a> Sender<'a> {
             number => format!("{id}-{number}"),
         })
     }
+}
+
+fn rows(number: u64) -> String {
+    format!("{number} row{}", if number == 1 { "" } else { "s" })
 }
 
 /// One more row in a transaction.

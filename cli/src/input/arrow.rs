@@ -1,7 +1,8 @@
 //! Arrow IPC and Parquet: batches, with their columns in the table's types.
 //!
 //! Tools choose types of their own for the same values (`large_utf8`, dictionaries, 64-bit numbers, nanoseconds).
-//! A column that the table has is cast to its type; a value that does not fit is an error, never another value.
+//! A column that the table has is brought into its type; a value that does not fit refuses its row, and never becomes
+//! another value.
 
 use std::fs::File;
 use std::io::{BufRead, Cursor};
@@ -9,12 +10,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow_array::{Array, RecordBatch};
-use arrow_cast::{CastOptions, cast_with_options};
 use arrow_ipc::reader::{FileReader, StreamReader};
-use arrow_schema::{ArrowError, Field, Schema};
+use arrow_schema::{ArrowError, DataType, FieldRef, Fields};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use sherwood_client::TableId;
 use sherwood_shared::schema::table_schema;
+use sherwood_shared::state::{self, StateError};
 
 use super::{MOST_BYTES, MOST_ROWS, Piece, Pieces, read_all};
 use crate::error::CliError;
@@ -23,22 +24,31 @@ type Batches = Box<dyn Iterator<Item = Result<RecordBatch, ArrowError>>>;
 
 /// An IPC file or stream.
 pub fn ipc(
-    mut reader: impl BufRead + Send + 'static,
+    reader: impl BufRead + Send + 'static,
     path: PathBuf,
     table: TableId,
 ) -> Result<Pieces, CliError> {
-    let failed = |source: ArrowError| input(&path, source);
+    let batches = batches(reader, &path)?;
+    Ok(pieces(batches, path, table))
+}
+
+/// The batches of an IPC file or stream.
+pub fn batches(
+    mut reader: impl BufRead + Send + 'static,
+    path: &Path,
+) -> Result<Batches, CliError> {
+    let failed = |source: ArrowError| input(path, source);
     let is_file = reader
         .fill_buf()
         .map_err(|error| failed(error.into()))?
         .starts_with(b"ARROW1");
-    let batches: Batches = if is_file {
-        let bytes = read_all(reader, &path)?;
-        Box::new(FileReader::try_new(Cursor::new(bytes), None).map_err(failed)?)
-    } else {
-        Box::new(StreamReader::try_new(reader, None).map_err(failed)?)
-    };
-    Ok(pieces(batches, path, table))
+    if is_file {
+        let bytes = read_all(reader, path)?;
+        let reader = FileReader::try_new(Cursor::new(bytes), None);
+        return Ok(Box::new(reader.map_err(failed)?));
+    }
+    let reader = StreamReader::try_new(reader, None);
+    Ok(Box::new(reader.map_err(failed)?))
 }
 
 /// A Parquet file whose rows are the table's.
@@ -69,29 +79,20 @@ fn input(path: &Path, source: ArrowError) -> CliError {
 
 /// Gathers batches, and cuts those that are too large.
 pub fn pieces(batches: Batches, path: PathBuf, table: TableId) -> Pieces {
-    let mut number = 0;
-    let at = path.clone();
+    let mut before = 0;
     let fitted = batches.map(move |batch| {
-        let batch = batch.map_err(|error| input(&at, error))?;
-        number += 1;
-        fit(&batch, table).map_err(|why| CliError::InputAt {
-            path: at.clone(),
-            place: format!("batch {number}"),
-            why,
-        })
+        let batch = batch.map_err(|error| input(&path, error))?;
+        let fitted = fit(&batch, table).map_err(|error| refused(&path, before, &error))?;
+        before += batch.num_rows();
+        Ok(fitted)
     });
     let mut cut = fitted.flat_map(|batch| match batch {
         Ok(batch) => halves(batch).into_iter().map(Ok).collect(),
         Err(error) => vec![Err(error)],
     });
     let mut left: Option<RecordBatch> = None;
-    let mut failed: Option<CliError> = None;
     let mut ended = false;
     Box::new(std::iter::from_fn(move || {
-        if let Some(error) = failed.take() {
-            ended = true;
-            return Some(Err(error));
-        }
         // A reader may say the same error for ever.
         if ended {
             return None;
@@ -101,13 +102,9 @@ pub fn pieces(batches: Batches, path: PathBuf, table: TableId) -> Pieces {
             let batch = match left.take().map(Ok).or_else(|| cut.next()) {
                 None => break,
                 Some(Ok(batch)) => batch,
-                Some(Err(error)) if piece.is_empty() => {
+                Some(Err(error)) => {
                     ended = true;
                     return Some(Err(error));
-                }
-                Some(Err(error)) => {
-                    failed = Some(error);
-                    break;
                 }
             };
             let size = size_of(&batch);
@@ -125,26 +122,89 @@ pub fn pieces(batches: Batches, path: PathBuf, table: TableId) -> Pieces {
 }
 
 /// The batch, with the columns that the table has in its types.
-fn fit(batch: &RecordBatch, table: TableId) -> Result<RecordBatch, String> {
-    let wanted = table_schema(table);
-    let options = CastOptions {
-        safe: false,
-        ..CastOptions::default()
-    };
+fn fit(batch: &RecordBatch, table: TableId) -> Result<RecordBatch, StateError> {
     let schema = batch.schema();
-    let mut fields = Vec::new();
-    let mut columns = Vec::new();
-    for (field, column) in schema.fields().iter().zip(batch.columns()) {
-        let kind = match wanted.field_with_name(field.name()) {
-            Ok(wanted) => wanted.data_type(),
-            Err(_) => field.data_type(),
-        };
-        let column = cast_with_options(column, kind, &options)
-            .map_err(|error| format!("column {:?}: {error}", field.name()))?;
-        fields.push(Field::new(field.name(), kind.clone(), true));
-        columns.push(column);
+    let known = table_schema(table);
+    let known: Fields = known
+        .fields()
+        .iter()
+        .map(|known| match schema.field_with_name(known.name()) {
+            Ok(given) => reduced(known, given.data_type()),
+            Err(_) => Arc::clone(known),
+        })
+        .collect();
+    state::conformed(table, batch, &known)
+}
+
+/// The field with those fields of a struct alone that are given: a patch leaves the others as they are.
+fn reduced(known: &FieldRef, given: &DataType) -> FieldRef {
+    let (DataType::Struct(fields), DataType::Struct(given)) = (known.data_type(), given) else {
+        return Arc::clone(known);
+    };
+    let fields: Fields = fields
+        .iter()
+        .filter_map(|field| Some(reduced(field, given.find(field.name())?.1.data_type())))
+        .collect();
+    let field = known.as_ref().clone();
+    Arc::new(field.with_data_type(DataType::Struct(fields)))
+}
+
+/// A state's error as the refusal of a row of a file. `before`: rows of the file that come before those that it counts.
+pub fn refused(path: &Path, before: usize, error: &StateError) -> CliError {
+    let number = |position: usize| before + position + 1;
+    let row = |position: usize| format!("row {}", number(position));
+    let (place, why) = match error {
+        StateError::Value {
+            column,
+            row:
+                state::Row::Of {
+                    table,
+                    key,
+                    position,
+                },
+            value,
+            expected,
+        } => {
+            let (table, expected) = (table.name(), expected.to_lowercase());
+            let column = column
+                .strip_prefix(table)
+                .map_or(column.as_str(), |path| path.trim_start_matches('.'));
+            let why = format!("{table} {key:?}, column {column}: {value} does not fit {expected}");
+            (row(*position), why)
+        }
+        StateError::NullKey { table, position } => {
+            let (key, table) = (table.key(), table.name());
+            let why = format!("a row of {table} needs {key:?}, its key, and here it is null");
+            (row(*position), why)
+        }
+        StateError::NullRow { table, position } => {
+            let why = format!("a row of {} that is null", table.name());
+            (row(*position), why)
+        }
+        StateError::DuplicateKey {
+            table,
+            key,
+            first,
+            second,
+        } => {
+            let (table, first) = (table.name(), number(*first));
+            let why = format!("{table} {key:?} stands in row {first} already");
+            (row(*second), why)
+        }
+        StateError::NoKeyColumn { table } => {
+            let (key, table) = (table.key(), table.name());
+            let why = format!(
+                "there is no column {key:?}, the key of {table}; a whole state is for sherwood import"
+            );
+            ("every row".to_owned(), why)
+        }
+        other => ("every row".to_owned(), other.to_string()),
+    };
+    CliError::Row {
+        path: path.to_owned(),
+        place,
+        why,
     }
-    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(|error| error.to_string())
 }
 
 fn halves(batch: RecordBatch) -> Vec<RecordBatch> {
@@ -200,14 +260,49 @@ mod tests {
             .map(|field| field.data_type())
             .collect();
         assert_eq!(kinds, [&DataType::Utf8, &DataType::Int32]);
-        let found = read(vec![batch(1, 5), batch(1, 1 << 40)]);
-        assert!(
-            matches!(&found[0], Ok(piece) if piece.rows() == 1),
-            "{found:?}"
+    }
+
+    /// As of JSON rows: exit code 5, the row and the column.
+    #[test]
+    fn a_row_that_does_not_fit_is_refused_by_its_number_key_and_column() {
+        let refusal = |batches| {
+            let mut found = read(batches);
+            let last = found.pop().expect("a refusal").expect_err("a refusal");
+            assert!(found.is_empty(), "{found:?}");
+            assert_eq!(last.exit_code(), 5, "{last}");
+            last.to_string()
+        };
+        assert_eq!(
+            refusal(vec![batch(4, 5), batch(3, 1 << 40)]),
+            "refused: \"f\", row 5: tasks \"0\", column priority: 1099511627776 does not fit int32"
         );
-        assert!(
-            matches!(&found[1], Err(error) if error.to_string().contains("batch 2: column \"priority\"")),
-            "{found:?}"
+        let ids: ArrayRef = Arc::new(StringArray::from(vec![Some("a"), None]));
+        let keyless = RecordBatch::try_from_iter([("id", ids)]).expect("a batch");
+        assert_eq!(
+            refusal(vec![batch(1, 5), keyless]),
+            "refused: \"f\", row 3: a row of tasks needs \"id\", its key, and here it is null"
+        );
+        let halves: ArrayRef = Arc::new(arrow_array::Float64Array::from(vec![1.0, 2.5]));
+        let ids: ArrayRef = Arc::new(StringArray::from(vec!["a", "b"]));
+        let columns = [("id", Arc::clone(&ids)), ("priority", halves)];
+        let halves = RecordBatch::try_from_iter(columns).expect("a batch");
+        assert_eq!(
+            refusal(vec![halves]),
+            "refused: \"f\", row 2: tasks \"b\", column priority: 2.5 does not fit int32"
+        );
+        let columns = [("id", Arc::clone(&ids)), ("priority", ids)];
+        let texts = RecordBatch::try_from_iter(columns).expect("a batch");
+        assert_eq!(
+            refusal(vec![texts]),
+            "refused: \"f\", every row: column tasks.priority is Utf8, but a state needs an integer that fits int32 \
+             there"
+        );
+        let columns = [("name", Arc::new(StringArray::from(vec!["a"])) as ArrayRef)];
+        let without = RecordBatch::try_from_iter(columns).expect("a batch");
+        assert_eq!(
+            refusal(vec![without]),
+            "refused: \"f\", every row: there is no column \"id\", the key of tasks; a whole state is for \
+             sherwood import"
         );
     }
 

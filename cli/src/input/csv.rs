@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use sherwood_client::TableId;
 use sherwood_shared::schema::table_schema;
 
-use super::{Pieces, json};
+use super::{Pieces, json, keyed};
 use crate::error::CliError;
 
 type Row = Map<String, Value>;
@@ -35,6 +35,17 @@ pub fn pieces(
     let (names, _) = format
         .infer_schema(Cursor::new(&header), Some(0))
         .map_err(failed)?;
+    let key = table.key();
+    if !header.is_empty() && names.field_with_name(key).is_err() {
+        return Err(CliError::InputAt {
+            path,
+            place: "line 1".to_owned(),
+            why: format!(
+                "the header has no column {key:?}, the key of {}",
+                table.name()
+            ),
+        });
+    }
     let columns: Vec<Column> = names
         .fields()
         .iter()
@@ -54,7 +65,7 @@ pub fn pieces(
     let mut number = 1;
     let rows = batches.flat_map(move |batch| {
         let rows = match batch {
-            Ok(batch) => rows(&batch, &columns, &path, number),
+            Ok(batch) => rows(&batch, &columns, &path, table, number),
             Err(source) => vec![Err(CliError::Input {
                 path: path.clone(),
                 source: source.into(),
@@ -108,6 +119,7 @@ fn rows(
     batch: &RecordBatch,
     columns: &[Column],
     path: &Path,
+    table: TableId,
     first: usize,
 ) -> Vec<Result<Row, CliError>> {
     let cell = |column: usize, row: usize| {
@@ -124,7 +136,7 @@ fn rows(
                 why: format!("{} is a column and a part of one", column.path.join(".")),
             })?;
         }
-        Ok(object)
+        keyed(table, object, path, || format!("row {}", first + row))
     };
     (0..batch.num_rows()).map(read).collect()
 }
@@ -194,6 +206,16 @@ mod tests {
         assert!(
             matches!(last, Some(Err(CliError::Input { .. }))),
             "{last:?}"
+        );
+        let keyless = pieces(
+            Cursor::new("type,id\na,1\nb,\n".to_owned()),
+            "f".into(),
+            TableId::Tasks,
+        );
+        let found: Vec<_> = keyless.expect("pieces").collect();
+        assert!(
+            matches!(&found[..], [Err(CliError::Row { place, .. })] if place == "row 2"),
+            "{found:?}"
         );
     }
 }

@@ -4,14 +4,15 @@ use std::io::BufRead;
 use std::path::PathBuf;
 
 use serde_json::{Map, Value};
+use sherwood_client::TableId;
 
-use super::{MOST_TEXT_BYTES, MOST_TEXT_ROWS, Piece, Pieces};
+use super::{MOST_TEXT_BYTES, MOST_TEXT_ROWS, Piece, Pieces, keyed, not_json};
 use crate::error::CliError;
 
 type Row = Map<String, Value>;
 
-/// The rows of `reader`.
-pub fn pieces(mut reader: impl BufRead + Send + 'static, path: PathBuf) -> Pieces {
+/// The rows of `reader`, for `table`.
+pub fn pieces(mut reader: impl BufRead + Send + 'static, path: PathBuf, table: TableId) -> Pieces {
     let is_array = loop {
         match reader.fill_buf() {
             Ok([]) => break false,
@@ -26,44 +27,52 @@ pub fn pieces(mut reader: impl BufRead + Send + 'static, path: PathBuf) -> Piece
             Err(_) => break false,
         }
     };
-    let values = serde_json::Deserializer::from_reader(reader).into_iter::<Value>();
-    let at = path.clone();
-    let values = values.map(move |value| {
-        value.map_err(|error| CliError::InputAt {
-            path: at.clone(),
-            place: format!("line {}", error.line()),
-            why: error.to_string(),
-        })
-    });
-    let rows: Box<dyn Iterator<Item = Result<Value, CliError>>> = match is_array {
+    let values = values(reader, path.clone());
+    let values: Box<dyn Iterator<Item = Result<Value, CliError>>> = match is_array {
         false => Box::new(values),
         true => Box::new(values.flat_map(|value| match value {
             Ok(Value::Array(rows)) => rows.into_iter().map(Ok).collect(),
             other => vec![other],
         })),
     };
-    let rows = (1_u64..).zip(rows).map(move |(number, row)| match row? {
-        Value::Object(row) => Ok(row),
-        other => Err(CliError::InputAt {
-            path: path.clone(),
-            place: format!("row {number}"),
-            why: format!("{other} is no object"),
-        }),
-    });
-    cut(rows)
+    cut(rows(values, path, table, |number| format!("row {number}")))
+}
+
+/// Each value that stands in `reader`, one after the other.
+pub fn values(
+    reader: impl BufRead + 'static,
+    path: PathBuf,
+) -> impl Iterator<Item = Result<Value, CliError>> {
+    let values = serde_json::Deserializer::from_reader(reader).into_iter::<Value>();
+    values.map(move |value| value.map_err(|error| not_json(&path, &error)))
+}
+
+/// The values as rows of `table`, each with its key. `place` says where one stands by its number, which counts from 1.
+pub fn rows(
+    values: impl Iterator<Item = Result<Value, CliError>>,
+    path: PathBuf,
+    table: TableId,
+    place: impl Fn(u64) -> String,
+) -> impl Iterator<Item = Result<Row, CliError>> {
+    (1_u64..).zip(values).map(move |(number, value)| {
+        let place = || place(number);
+        match value? {
+            Value::Object(row) => keyed(table, row, &path, place),
+            other => Err(CliError::InputAt {
+                path: path.clone(),
+                place: place(),
+                why: format!("{other} is no object"),
+            }),
+        }
+    })
 }
 
 /// Cuts rows into pieces that are neither too many nor too large.
 pub fn cut(rows: impl Iterator<Item = Result<Row, CliError>> + 'static) -> Pieces {
     let mut rows = rows.fuse();
-    let mut failed: Option<CliError> = None;
     let mut left: Option<Row> = None;
     let mut ended = false;
     Box::new(std::iter::from_fn(move || {
-        if let Some(error) = failed.take() {
-            ended = true;
-            return Some(Err(error));
-        }
         // A reader may say the same error for ever.
         if ended {
             return None;
@@ -73,14 +82,9 @@ pub fn cut(rows: impl Iterator<Item = Result<Row, CliError>> + 'static) -> Piece
             let row = match left.take().map(Ok).or_else(|| rows.next()) {
                 None => break,
                 Some(Ok(row)) => row,
-                Some(Err(error)) if piece.is_empty() => {
+                Some(Err(error)) => {
                     ended = true;
                     return Some(Err(error));
-                }
-                // What is whole goes first.
-                Some(Err(error)) => {
-                    failed = Some(error);
-                    break;
                 }
             };
             let size = size_of(&row);
@@ -117,7 +121,7 @@ mod tests {
     use std::io::Cursor;
 
     fn read(text: &str) -> Vec<Result<Piece, String>> {
-        pieces(Cursor::new(text.to_owned()), "f".into())
+        pieces(Cursor::new(text.to_owned()), "f".into(), TableId::Tasks)
             .map(|piece| piece.map_err(|error| error.to_string()))
             .collect()
     }
@@ -136,21 +140,29 @@ mod tests {
     }
 
     #[test]
-    fn what_is_whole_before_an_error_comes_first_and_the_error_says_where() {
-        let found = read("{\"id\":\"a\"}\n{\"id\":oops}\n{\"id\":\"c\"}\n");
-        assert!(
-            matches!(&found[0], Ok(piece) if piece.rows() == 1),
-            "{found:?}"
-        );
-        assert!(
-            matches!(&found[1], Err(error) if error.contains("line 2")),
-            "{found:?}"
-        );
-        let found = read("{\"id\":\"a\"}\n7\n");
-        assert!(
-            matches!(&found[1], Err(error) if error.contains("row 2")),
-            "{found:?}"
-        );
+    fn an_error_says_where_it_is_and_nothing_of_its_piece_comes_before_it() {
+        for (text, told) in [
+            (
+                "{\"id\":\"a\"}\n{\"id\":oops}\n{\"id\":\"c\"}\n",
+                "\"f\", line 2, column 7: expected value",
+            ),
+            ("{\"id\":\"a\"}\n7\n", "\"f\", row 2: 7 is no object"),
+            (
+                "{\"id\":\"a\"}\n\n{\"type\":\"t\"}\n",
+                "refused: \"f\", row 2: a row of tasks needs \"id\", its key",
+            ),
+            (
+                "[{\"id\":\"a\"},{\"id\":null}]",
+                "row 2: \"id\" is the key of tasks, and has to be text: it is null",
+            ),
+            ("{\"ops\":[]}", "row 1: this is a transaction and no row"),
+        ] {
+            let found = read(text);
+            assert!(
+                matches!(&found[..], [Err(error)] if error.contains(told)),
+                "{text}: {found:?}"
+            );
+        }
     }
 
     #[test]
@@ -159,12 +171,15 @@ mod tests {
         let text: String = (0..rows)
             .map(|row| format!("{{\"id\":\"{row}\"}}\n"))
             .collect();
-        let sizes: Vec<_> = pieces(Cursor::new(text), "f".into())
+        let sizes: Vec<_> = pieces(Cursor::new(text), "f".into(), TableId::Tasks)
             .map(|piece| piece.expect("rows").rows())
             .collect();
         assert_eq!(sizes, [MOST_TEXT_ROWS, MOST_TEXT_ROWS, 1]);
         let long = "x".repeat(MOST_TEXT_BYTES / 2);
         let text: String = (0..3).map(|_| format!("{{\"id\":\"{long}\"}}\n")).collect();
-        assert_eq!(pieces(Cursor::new(text), "f".into()).count(), 3);
+        assert_eq!(
+            pieces(Cursor::new(text), "f".into(), TableId::Tasks).count(),
+            3
+        );
     }
 }
