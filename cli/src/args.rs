@@ -175,23 +175,23 @@ Examples:
   sherwood get tasks --where \"status = 'pending' and assigned_to = 'node-3'\"
   sherwood get nodes --where \"resources.gpu_count >= 2 and capabilities contains 'cuda'\" -o yaml
   sherwood get tasks --where \"id like 'train-%' and created_at >= '2026-01-02T00:00:00Z'\" -o csv
-  sherwood get content --where \"pinned and not (size < 1000000 or providers is null)\" -o arrow > big.arrows
+  sherwood get content --where \"pinned and not (size < 1000000)\" -o arrow > big.arrows
   python3 -c \"import pyarrow as pa; print(pa.ipc.open_stream('big.arrows').read_all())\"
 
-A condition compares columns with values: = != < <= > >=, [not] in ('a', 'b'), [not] like 'a%' (% is
-any text, _ any character, \\ takes the meaning from either), [not] contains (an item of a list, a part
-of a text), is [not] null; and, or, not, parentheses. Text stands in single quotes, timestamps are
-text like '2026-01-02T03:04:05Z', fields of structs have dots, odd names double quotes. A comparison
+A condition compares columns with values: = != < <= > >=, [not] in ('a', 'b'), [not] like 'a%' (% is \
+any text, _ any character, \\ takes the meaning from either), [not] contains (an item of a list, a part \
+of a text), is [not] null; and, or, not, parentheses. Text stands in single quotes, timestamps are \
+text like '2026-01-02T03:04:05Z', fields of structs have dots, odd names double quotes. A comparison \
 with null is neither true nor false, and selects nothing. docs/filter.md has all of it.
 
-All formats but the table hold every column of the state, the table only the most asked-for. In csv
-fields of structs are columns with dotted names, lists are JSON, and nulls are empty. arrow is an IPC
-stream, and not for terminals. In json, jsonl and yaml timestamps are text in UTC (2026-01-02T03:04:05.678Z), structs are objects, lists are arrays, binary
-values are hexadecimal text, and numbers that JSON does not have (NaN, infinities) are null. In a
+All formats but the table hold every column of the state, the table only the most asked-for. In csv \
+fields of structs are columns with dotted names, lists are JSON, and nulls are empty. arrow is an IPC \
+stream, and not for terminals. In json, jsonl and yaml timestamps are text in UTC (2026-01-02T03:04:05.678Z), structs are objects, lists are arrays, binary \
+values are hexadecimal text, and numbers that JSON does not have (NaN, infinities) are null. In a \
 table a null is \"-\".
 
-With IDs, rows come in the order of the IDs, each once; if some are not found the others are printed
-and the exit code is 3. If the daemon that served the state is dead, the rows are printed all the
+With IDs, rows come in the order of the IDs, each once; if some are not found the others are printed \
+and the exit code is 3. If the daemon that served the state is dead, the rows are printed all the \
 same, with a warning: see --max-age.")]
 pub struct GetArgs {
     /// What to print
@@ -248,12 +248,15 @@ pub enum RowFormat {
 
 #[derive(Debug, Group)]
 #[command(after_long_help = "\
-Of the whole state, parquet is the document: one row, as in the state directory, which sherwoodd and
-the document's programs read. json is the document as one object; jsonl has one line for each row, which
-as a transaction puts it. Of one table each format has one row for each row; arrow is an IPC file, and
-always of one table.
+Of the whole state, parquet is the document: one row, as in the state directory, which sherwoodd and \
+the document's programs read. json is the document as one object; jsonl has transactions, a line for the \
+cluster and one for each row, which puts it. sherwood import takes each of them. arrow is an IPC file and \
+always of one table: of the whole state, sherwood snapshot writes a directory of them, which sherwood \
+import takes too.
 
-A file appears whole or not at all, in place of one of the same name. With - the export goes to
+Of one table each format has a row for each row, which sherwood put takes.
+
+A file appears whole or not at all, in place of one of the same name. With - the export goes to \
 stdout, and --output says the format.
 
 Examples:
@@ -280,21 +283,21 @@ pub struct ExportArgs {
 pub enum ExportFormat {
     /// Parquet, compressed with zstd
     Parquet,
-    /// An Arrow IPC file
+    /// An Arrow IPC file, of one table
     Arrow,
     /// One object, or of one table one array
     Json,
-    /// One object a line
+    /// One transaction a line, or of one table one row a line
     Jsonl,
 }
 
 #[derive(Debug, Group)]
 #[command(after_long_help = "\
-A line has the generation, when it was published, the numbers of rows, and in parentheses by how
-much they changed since the line before. Generations that follow each other faster than they can be
+A line has the generation, when it was published, the numbers of rows, and in parentheses by how \
+much they changed since the line before. Generations that follow each other faster than they can be \
 read are skipped, never shown in part.
 
-The exit code is 0 when --count lines were printed, or the time is over and no --count was given; 4
+The exit code is 0 when --count lines were printed, or the time is over and no --count was given; 4 \
 when the time was over before that.
 
 Examples:
@@ -323,9 +326,9 @@ pub enum WatchFormat {
 
 #[derive(Debug, Group)]
 #[command(after_long_help = "\
-Every chunk, footer, index and key of the newest generation is looked at, in a copy, so a file of
-any origin can be given. Everything that is wrong is printed, one line each, with the byte offset
-where it stands. A value changed into another valid value can be told in Parquet files that Sherwood
+Every chunk, footer, index and key of the newest generation is looked at, in a copy, so a file of \
+any origin can be given. Everything that is wrong is printed, one line each, with the byte offset \
+where it stands. A value changed into another valid value can be told in Parquet files that Sherwood \
 wrote, which carry a checksum, but not in a snapshot.
 
 The exit code is 0 for a good file and 1 for a damaged one.
@@ -340,8 +343,8 @@ pub struct VerifyArgs {
 
 #[derive(Debug, Group)]
 #[command(after_long_help = "\
-Writes cluster.arrow, nodes.arrow, tasks.arrow and content.arrow, all of one generation. Each file is
-replaced as a whole, so that nobody sees half of one; the schema's metadata of each says of which
+Writes cluster.arrow, nodes.arrow, tasks.arrow and content.arrow, all of one generation. Each file is \
+replaced as a whole, so that nobody sees half of one; the schema's metadata of each says of which \
 cluster and generation it is (sherwood.cluster_id, sherwood.generation).
 
 Example:
@@ -354,7 +357,7 @@ pub struct SnapshotArgs {
 
 #[derive(Debug, Group)]
 #[command(after_long_help = "\
-The cluster is called \"sample\", or what --cluster-id says. The same options give the same state, byte
+The cluster is called \"sample\", or what --cluster-id says. The same options give the same state, byte \
 for byte. A state of the same name in that directory is replaced.
 
 Example:
@@ -396,6 +399,27 @@ mod tests {
     #[test]
     fn the_options_do_not_contradict_each_other() {
         Args::command().debug_assert();
+    }
+
+    /// A paragraph is one line, which clap breaks where the terminal ends: lines that were broken before are broken twice.
+    /// What is indented is not to be broken.
+    #[test]
+    fn the_text_below_the_options_is_broken_by_nobody_but_the_terminal() {
+        fn check(command: &clap::Command) {
+            let text = command.get_after_long_help().map(ToString::to_string);
+            let text = text.unwrap_or_default();
+            let lines: Vec<_> = text.lines().collect();
+            let is_prose = |line: &str| !line.is_empty() && !line.starts_with(' ');
+            for pair in lines.windows(2) {
+                let is_broken = is_prose(pair[0]) && is_prose(pair[1]);
+                assert!(!is_broken, "{}: {pair:?}", command.get_name());
+            }
+            for line in lines.iter().filter(|line| !is_prose(line)) {
+                assert!(line.len() <= 100, "{}: {line}", command.get_name());
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&Args::command());
     }
 
     #[test]
