@@ -67,6 +67,11 @@ impl Chunk {
         }
     }
 
+    /// The numbers of its rows.
+    pub(crate) fn rows(&self) -> Range<usize> {
+        0..self.keys.len()
+    }
+
     /// The key of a row; empty beyond the last.
     pub(crate) fn key(&self, row: usize) -> &str {
         // The writer refuses null keys, and rows are counted by the same array.

@@ -14,6 +14,7 @@
 //!
 //! - [`Reader`], [`Handle`]: acquiring the newest snapshot, waiting for the next;
 //! - [`Snapshot`], [`Table`], [`rows`]: what one holds;
+//! - [`helpers`]: the document's questions, as methods of a snapshot;
 //! - `filter` (a feature): rows by a condition, `status = 'pending'`;
 //! - `write` (feature `write`): transactions, through the daemon;
 //! - [`import`]: Parquet; [`locate`]: where a state is; [`verify`]: is a file whole?
@@ -23,9 +24,11 @@
 #![forbid(unsafe_code)]
 
 mod chunk;
+mod columns;
 mod error;
 #[cfg(feature = "filter")]
 pub mod filter;
+pub mod helpers;
 #[cfg(feature = "parquet")]
 pub mod import;
 pub mod locate;

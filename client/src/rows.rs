@@ -41,7 +41,6 @@ impl<'s, R: RowRef<'s>> Rows<'s, R> {
         }
     }
 
-    #[cfg(feature = "filter")]
     pub(crate) fn table(&self) -> &'s Table {
         self.table
     }
@@ -66,15 +65,29 @@ impl<'s, R: RowRef<'s>> Rows<'s, R> {
 
     /// All rows, in key order.
     pub fn iter(&self) -> impl Iterator<Item = Result<R, ReadError>> + use<'s, R> {
-        self.table.chunks().flat_map(|chunk| {
+        self.select(|_| |_: usize| true)
+    }
+
+    /// The rows that are wanted, in key order. `of_chunk` finds the columns that the answer needs, once a chunk; what
+    /// it returns is asked for each row.
+    pub(crate) fn select<W, F>(
+        &self,
+        mut of_chunk: F,
+    ) -> impl Iterator<Item = Result<R, ReadError>> + use<'s, R, W, F>
+    where
+        F: FnMut(&'s Chunk) -> W,
+        W: Fn(usize) -> bool,
+    {
+        self.table.chunks().flat_map(move |chunk| {
             let (chunk, error) = match chunk {
-                Ok(chunk) => (Some(chunk), None),
+                Ok(chunk) => (Some((chunk, of_chunk(chunk))), None),
                 Err(error) => (None, Some(Err(error))),
             };
-            let rows = chunk.map_or(0, |chunk| chunk.keys.len());
-            let rows = (0..rows).zip(std::iter::repeat(chunk));
-            rows.filter_map(|(row, chunk)| Some(Ok(R::of(Row { chunk: chunk?, row }))))
-                .chain(error)
+            let rows = chunk.into_iter().flat_map(|(chunk, is_wanted)| {
+                let rows = (0..chunk.keys.len()).filter(move |&row| is_wanted(row));
+                rows.map(move |row| Ok(R::of(Row { chunk, row })))
+            });
+            rows.chain(error)
         })
     }
 }
@@ -96,7 +109,6 @@ pub struct Row<'s> {
 }
 
 impl<'s> Row<'s> {
-    #[cfg(feature = "filter")]
     pub(crate) fn new(chunk: &'s Chunk, row: usize) -> Self {
         Self { chunk, row }
     }
