@@ -426,6 +426,13 @@ impl Known {
         }
     }
 
+    /// Did it come after `ours` took the name from what `replaced` is, and before that was reported? Then it stands there, and not ours.
+    #[must_use]
+    pub fn is_newer(&self, replaced: Option<FileId>, ours: FileId) -> bool {
+        self.id()
+            .is_some_and(|known| known != ours && Some(known) != replaced)
+    }
+
     /// SC3.
     fn may_be_replaced(&self, path: &Path) -> io::Result<bool> {
         let found = match fs::metadata(path) {
@@ -464,6 +471,30 @@ mod tests {
     use sherwood_client::locate::ClusterId;
 
     use super::*;
+
+    #[test]
+    fn only_a_file_that_came_after_ours_is_newer_than_ours() {
+        let tmp = tempfile::tempdir().unwrap();
+        let id = |name: &str| {
+            let path = tmp.path().join(name);
+            fs::write(&path, name).unwrap();
+            FileId::of(&path).unwrap()
+        };
+        let (ours, replaced, later) = (id("ours"), id("replaced"), id("later"));
+        let now = Instant::now();
+        for (known, is_newer) in [
+            (Known::Nothing, false),
+            (Known::Ours(ours), false),
+            (Known::Merged(ours, now), false),
+            (Known::Merged(replaced, now), false),
+            (Known::Refused(replaced, now, String::new()), false),
+            (Known::Merged(later, now), true),
+            (Known::Refused(later, now, String::new()), true),
+        ] {
+            assert_eq!(known.is_newer(Some(replaced), ours), is_newer, "{known:?}");
+        }
+        assert!(Known::Merged(later, now).is_newer(None, ours));
+    }
 
     #[test]
     fn a_base_does_not_wait_for_the_job_that_is_under_way() {

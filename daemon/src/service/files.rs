@@ -255,7 +255,7 @@ impl<E: Ends> Service<E> {
                 let came_out = displaced.is_some();
                 let displaced = displaced.filter(|displaced| !self.looks.has_merged(displaced));
                 let is_merged = came_out && displaced.is_none();
-                if is_merged || !self.looks.knows_newer(self.files.replaces, id) {
+                if is_merged || !self.looks.known.is_newer(self.files.replaces, id) {
                     self.looks.wrote(&public, id);
                 }
                 self.ask_for_base();

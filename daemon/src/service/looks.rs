@@ -164,14 +164,6 @@ impl Looks {
         self.base_due = None;
     }
 
-    /// Has a file been looked at that came after our checkpoint took the name, before that was reported? Then it stands there, and not
-    /// `ours`; nor is it what ours `replaced`.
-    pub(super) fn knows_newer(&self, replaced: Option<FileId>, ours: FileId) -> bool {
-        self.known
-            .id()
-            .is_some_and(|known| known != ours && Some(known) != replaced)
-    }
-
     /// Was this file merged while our checkpoint was on its way to its place? Then it goes: what it changed is in the state, and once
     /// more would undo what came after.
     pub(super) fn has_merged(&self, displaced: &Rejected) -> bool {
