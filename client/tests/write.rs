@@ -469,7 +469,7 @@ fn an_async_writer_lives_in_its_callers_runtime_and_only_there() {
         );
         assert_eq!(
             writer.status().await.expect("an answer"),
-            json!({"cluster_id": "c"})
+            json!({"cluster_id": "c", "trouble": {}})
         );
     });
     let seen = stub.seen();

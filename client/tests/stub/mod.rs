@@ -348,9 +348,11 @@ impl FlightService for Service {
                 one(lock(&self.0).outcomes.get(id).cloned().unwrap_or(unknown))
             }
             "status" => {
-                let seen = lock(&self.0);
-                let cluster = seen.cluster.as_deref().unwrap_or("c");
-                one(json!({"cluster_id": cluster, "trouble": seen.trouble}))
+                let (cluster, trouble) = {
+                    let seen = lock(&self.0);
+                    (seen.cluster.clone(), seen.trouble.clone())
+                };
+                one(json!({"cluster_id": cluster.as_deref().unwrap_or("c"), "trouble": trouble}))
             }
             "watch" => {
                 let mut seen = lock(&self.0);
