@@ -241,6 +241,25 @@ fn an_answer_that_came_while_nobody_waited_counts_after_the_deadline_too() {
     assert_eq!(pending.wait().ok(), Some(done(1)));
 }
 
+/// The same where not even the stream was open when somebody looked last.
+#[test]
+fn a_stream_that_opened_while_nobody_waited_counts_after_the_deadline_too() {
+    let (_dir, stub) = place();
+    let deadline = SHORT * 3;
+    let writer = writer(&stub, deadline);
+    stub.seen().holds_back = true;
+    let pending = writer.submit(transaction("a")).expect("submits");
+    while stub.seen().holds_back {
+        writer.status().expect("an answer");
+    }
+    stub.answer_late();
+    while stub.seen().applied.is_empty() {
+        std::thread::yield_now();
+    }
+    std::thread::sleep(deadline * 2);
+    assert_eq!(pending.wait().ok(), Some(done(1)));
+}
+
 #[test]
 fn what_was_sent_and_never_answered_is_unknown_after_the_deadline_and_can_be_asked_for() {
     for act in [

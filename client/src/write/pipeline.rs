@@ -158,11 +158,11 @@ impl Pipeline {
 
     async fn reconnect(&mut self) -> End {
         let pause = self.backoff.next();
-        if !pause.is_zero() && self.tend(sleep(pause)).await.is_none() {
+        if !pause.is_zero() && self.tend(sleep(pause), Duration::ZERO).await.is_none() {
             return End::Broken("the deadline passed".to_owned());
         }
         let address = self.address.clone();
-        match self.tend(connection::open(&address)).await {
+        match self.tend(connection::open(&address), Duration::ZERO).await {
             Some(Ok(client)) => self.exchange(client).await,
             Some(Err(error)) => End::Broken(chain(&error)),
             None => End::Broken("the deadline passed before it was connected".to_owned()),
@@ -179,7 +179,7 @@ impl Pipeline {
         // The daemon may want to see the first message before it answers the call.
         self.flush(&mut outgoing);
         let open = client.do_exchange(UnboundedReceiverStream::new(receiver));
-        let mut incoming = match self.tend(open).await {
+        let mut incoming = match self.tend(open, LAST_LOOK).await {
             Some(Ok(response)) => response.into_inner(),
             Some(Err(status)) => return self.failed(&status, false),
             None => return End::Broken("the daemon did not answer within the deadline".to_owned()),
@@ -234,8 +234,9 @@ impl Pipeline {
         }
     }
 
-    /// Runs `future` while requests are taken in and expire. `None`: nobody waits any more.
-    async fn tend<F: Future>(&mut self, future: F) -> Option<F::Output> {
+    /// Runs `future` while requests are taken in and expire, the first of them not before it had `last_look` to end: what
+    /// it waits for may be there and not yet read, as in [`step`](Self::step). `None`: nobody waits any more.
+    async fn tend<F: Future>(&mut self, future: F, last_look: Duration) -> Option<F::Output> {
         tokio::pin!(future);
         loop {
             let expires = self.expires();
@@ -244,6 +245,9 @@ impl Pipeline {
                 output = &mut future => return Some(output),
                 request = self.requests.recv(), if self.is_open => self.took(request),
                 () = sleep_until(expires) => {
+                    if let Ok(output) = timeout(last_look, &mut future).await {
+                        return Some(output);
+                    }
                     let reason = match self.last.as_str() {
                         "" => "the daemon did not answer within the deadline".to_owned(),
                         last => format!("{last}, and the deadline passed"),

@@ -71,6 +71,8 @@ pub struct Seen {
     pub cluster: Option<String>,
     /// What it says is wrong with it.
     pub trouble: BTreeMap<String, String>,
+    /// The next exchange is not opened before [`Stub::answer_late`] says so; false again when it has come.
+    pub holds_back: bool,
     open: Vec<StdStream>,
     late: Vec<oneshot::Sender<()>>,
     generation: u64,
@@ -277,6 +279,17 @@ impl FlightService for Service {
             .ok_or_else(|| Status::invalid_argument("empty"))?;
         let descriptor = first.flight_descriptor.clone().unwrap_or_default();
         assert_eq!(descriptor.cmd.as_ref(), br#"{"transactions":1}"#);
+        let held = {
+            let mut seen = lock(&self.0);
+            std::mem::take(&mut seen.holds_back).then(|| {
+                let (sender, receiver) = oneshot::channel();
+                seen.late.push(sender);
+                receiver
+            })
+        };
+        if let Some(held) = held {
+            let _never = held.await;
+        }
         let requests = stream::once(async { Ok(first) }).chain(incoming);
         let answers = stream::unfold(
             (service, requests.boxed()),
