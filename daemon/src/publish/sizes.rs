@@ -11,7 +11,9 @@ const MIDDLE_STATE_BYTES: u64 = 64 << 20;
 /// Up to this, chunks take 16 KiB each.
 const SMALL_STATE_BYTES: u64 = 16 << 20;
 /// Up to this, 64 KiB.
-const LARGE_STATE_BYTES: u64 = 256 << 20;
+const LARGE_STATE_BYTES: u64 = 64 << 20;
+/// Up to this, 96 KiB.
+const LARGER_STATE_BYTES: u64 = 256 << 20;
 /// Up to this, 128 KiB; above it 256.
 const HUGE_STATE_BYTES: u64 = 1 << 30;
 /// Regions are at least this many times the largest row.
@@ -55,6 +57,8 @@ pub(super) fn chunk_bytes(options: &Options, region_bytes: u64, total: u64) -> u
         16 << 10
     } else if total <= LARGE_STATE_BYTES {
         64 << 10
+    } else if total <= LARGER_STATE_BYTES {
+        96 << 10
     } else if total <= HUGE_STATE_BYTES {
         128 << 10
     } else {

@@ -21,7 +21,7 @@ use super::{ApplyError, check_cluster};
 use crate::entry::{Effects, TableEffects};
 
 /// Batches of one column set that are put together when there are so many, or so many bytes.
-const PENDING: usize = if cfg!(test) { 16 } else { 512 };
+const PENDING: usize = if cfg!(test) { 16 } else { 128 };
 const PENDING_BYTES: usize = if cfg!(test) { 1 << 10 } else { 64 << 20 };
 /// Of one column set. With more, rows that later ones replaced are thrown out before columns are made of them: what a log holds can
 /// be longer than what a column can.
