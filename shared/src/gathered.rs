@@ -2,9 +2,9 @@
 //!
 //! A chunk that a commit touches is the old one with a few rows changed: each of its buffers is a few pieces of the old
 //! chunk's, and of the changes'. [`Frame::of`] says how long they become, from the runs and not from the rows, and
-//! [`Frame::write`] copies them to where they are to stand. A whole batch is the same with one run a column.
+//! [`Sealed::write`] copies them to where they are to stand. A whole batch is the same with one run a column.
 //!
-//! Knows the types that [`crate::arrays`] knows; `BatchEncoder` has the Arrow crate encode the others.
+//! Knows the types that `arrays` knows; `BatchEncoder` has the Arrow crate encode the others.
 
 use std::sync::Arc;
 
