@@ -30,7 +30,7 @@ impl<'s> Counts<'s> {
     }
 
     /// Names texts that stand in it even if they are never seen.
-    pub(super) fn expect(&mut self, texts: &[&'s str]) {
+    pub(super) fn always_name(&mut self, texts: &[&'s str]) {
         for text in texts {
             self.counts.entry(text).or_default();
         }

@@ -65,7 +65,7 @@ impl Snapshot {
     }
 
     /// In how many seconds a task will be done: the mean duration of completed tasks of its type, less the time that it
-    /// has run if it is running, and never below 0. 0 if it has ended.
+    /// has run if it is running, and never below 0. 0 if it has ended. Tasks without a type are alike in that.
     ///
     /// `None`: there is no such task, or no completed task of its type to learn from.
     pub fn estimate_time_to_completion(&self, id: &str) -> Result<Option<f64>, ReadError> {

@@ -129,7 +129,7 @@ impl Snapshot {
             }
         }
         let mut by_role = roles.counts();
-        by_role.expect(&ROLES);
+        by_role.always_name(&ROLES);
         let nodes = NodeSummary {
             total: self.nodes().len(),
             active,
@@ -148,7 +148,7 @@ impl Snapshot {
             }
         }
         let mut states = states.counts();
-        states.expect(&STATES);
+        states.always_name(&STATES);
         Ok(states)
     }
 

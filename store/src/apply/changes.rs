@@ -130,6 +130,20 @@ impl<'a> Changes<'a> {
         SchemaRef::clone(&self.schema)
     }
 
+    /// The changes `numbers`, and where they fall among the rows of `old`.
+    fn aligned(
+        &self,
+        old: &RecordBatch,
+        numbers: Range<usize>,
+    ) -> Result<(&[Change<'a>], Alignment), ApplyError> {
+        self.columns.check_old(old)?;
+        let changes = self.changes.get(numbers).unwrap_or_default();
+        let keys = changes
+            .iter()
+            .map(|change| (change.key, change.upsert == DELETE));
+        Ok((changes, Alignment::new(self.columns.keys(old)?, keys)))
+    }
+
     /// Rows of the table with the changes `numbers` made. `None`: that changes nothing.
     ///
     /// The caller vouches that `old` is all that the table has from the first to the last of
@@ -143,12 +157,7 @@ impl<'a> Changes<'a> {
         old: &RecordBatch,
         numbers: Range<usize>,
     ) -> Result<Option<RecordBatch>, ApplyError> {
-        self.columns.check_old(old)?;
-        let changes = self.changes.get(numbers).unwrap_or_default();
-        let keys = changes
-            .iter()
-            .map(|change| (change.key, change.upsert == DELETE));
-        let alignment = Alignment::new(self.columns.keys(old)?, keys);
+        let (changes, alignment) = self.aligned(old, numbers)?;
         if alignment.is_nothing() && !self.columns.widened {
             return Ok(None);
         }
@@ -180,12 +189,7 @@ impl<'a> Changes<'a> {
         old: &RecordBatch,
         numbers: Range<usize>,
     ) -> Result<Option<Gathering>, ApplyError> {
-        self.columns.check_old(old)?;
-        let changes = self.changes.get(numbers).unwrap_or_default();
-        let keys = changes
-            .iter()
-            .map(|change| (change.key, change.upsert == DELETE));
-        let alignment = Alignment::new(self.columns.keys(old)?, keys);
+        let (changes, alignment) = self.aligned(old, numbers)?;
         let has_all = !self.columns.widened && old.num_columns() == self.columns.fields.len();
         if alignment.is_nothing() || !has_all {
             return Ok(None);
