@@ -7,13 +7,14 @@ use std::time::Duration;
 use sherwood_client::write::{Address, Options, Writer};
 
 use crate::error::CliError;
-use crate::find::{Origin, Places};
+use crate::find::find;
+use sherwood_client::find::{Origin, Places};
 
 /// A writer of the state that `places` lead to.
 pub fn writer(places: &Places, timeout: Option<Duration>) -> Result<Writer, CliError> {
     let address = match places.socket() {
         Some(socket) => Address::Socket(socket.to_owned()),
-        None => match places.find()?.origin {
+        None => match find(places)?.origin {
             Origin::Shared { reader } => Address::Snapshot(reader.path().to_owned()),
             Origin::Parquet { path, .. } => return Err(CliError::NoDaemon { path }),
         },

@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use sherwood_client::filter::{FilterError, MaskError, ScanError};
+use sherwood_client::find::{FindError, FindErrorKind};
 use sherwood_client::import::ImportError;
-use sherwood_client::locate::{BadClusterId, LocateError};
+use sherwood_client::json::{ExportError, JsonError};
+use sherwood_client::locate::LocateError;
 use sherwood_client::verify::VerifyError;
 use sherwood_client::write::WriteError;
 use sherwood_client::{OpenError, ReadError, TableId};
@@ -18,12 +20,9 @@ use crate::sample::SampleError;
 /// Why a command failed.
 #[derive(Debug, Error)]
 pub enum CliError {
-    /// A state directory that does not lead to a state.
+    /// There is no state, or it cannot be read.
     #[error(transparent)]
-    Locate(Box<LocateError>),
-    /// A Parquet state that cannot be read.
-    #[error(transparent)]
-    Import(Box<ImportError>),
+    Find(Box<FindError>),
     /// A snapshot that cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
@@ -45,21 +44,6 @@ pub enum CliError {
         /// Every place.
         looked: Vec<PathBuf>,
     },
-    /// A run directory without a snapshot.
-    #[error("no snapshot in {dir:?}: is sherwoodd running with this run directory?")]
-    NoSnapshot {
-        /// The directory.
-        dir: PathBuf,
-    },
-    /// A run directory that cannot be listed.
-    #[error("cannot list the run directory {dir:?}")]
-    RunDir {
-        /// The directory.
-        dir: PathBuf,
-        /// What the kernel said.
-        #[source]
-        source: io::Error,
-    },
     /// Nothing chooses between several snapshots.
     #[error(
         "several snapshots: {}; choose one with --cluster-id",
@@ -68,15 +52,6 @@ pub enum CliError {
     SeveralSnapshots {
         /// All of them.
         candidates: Vec<PathBuf>,
-    },
-    /// A name that cannot be a cluster's.
-    #[error("{place}: not a cluster id")]
-    ClusterId {
-        /// The option or variable.
-        place: &'static str,
-        /// What is wrong with it.
-        #[source]
-        source: BadClusterId,
     },
     /// The file given is another cluster's.
     #[error("{path:?} is the state of cluster {found:?}, not of {wanted:?}{advice}")]
@@ -307,10 +282,10 @@ impl CliError {
     /// See [`crate::args`].
     pub fn exit_code(&self) -> u8 {
         match self {
+            Self::Find(error) if matches!(**error, FindError::ClusterId { .. }) => 2,
             // Who reads us has read enough.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
-            Self::ClusterId { .. }
-            | Self::Usage(_)
+            Self::Usage(_)
             | Self::Filter { .. }
             | Self::Terminal { .. }
             | Self::OneTable { .. }
@@ -336,18 +311,11 @@ impl CliError {
     fn is_unavailable(&self) -> bool {
         match self {
             Self::NoState { .. }
-            | Self::NoSnapshot { .. }
             | Self::Stale { .. }
             | Self::NothingToWatch { .. }
             | Self::NoDaemon { .. }
             | Self::TimeOver { .. } => true,
-            Self::Import(error) => matches!(**error, ImportError::Missing { .. }),
-            Self::Locate(error) => match &**error {
-                LocateError::Nothing { .. } | LocateError::Missing { .. } => true,
-                LocateError::Directory { source, .. } => source.kind() == io::ErrorKind::NotFound,
-                _ => false,
-            },
-            Self::RunDir { source, .. } => source.kind() == io::ErrorKind::NotFound,
+            Self::Find(error) => error.kind() == FindErrorKind::Missing,
             Self::Read(ReadError::Open(error)) => matches!(
                 error,
                 OpenError::Missing { .. } | OpenError::Unpublished { .. }
@@ -366,15 +334,45 @@ impl CliError {
     }
 }
 
+impl From<FindError> for CliError {
+    fn from(error: FindError) -> Self {
+        match error {
+            // The options that help.
+            FindError::Nowhere { cluster, looked } => Self::NoState { cluster, looked },
+            FindError::SeveralSnapshots { candidates } => Self::SeveralSnapshots { candidates },
+            FindError::Read(error) => Self::Read(error),
+            error => Self::Find(Box::new(error)),
+        }
+    }
+}
+
 impl From<LocateError> for CliError {
     fn from(error: LocateError) -> Self {
-        Self::Locate(Box::new(error))
+        FindError::from(error).into()
     }
 }
 
 impl From<ImportError> for CliError {
     fn from(error: ImportError) -> Self {
-        Self::Import(Box::new(error))
+        FindError::from(error).into()
+    }
+}
+
+impl From<JsonError> for CliError {
+    fn from(error: JsonError) -> Self {
+        let JsonError { column, source } = error;
+        Self::Column { column, source }
+    }
+}
+
+impl From<ExportError> for CliError {
+    fn from(error: ExportError) -> Self {
+        match error {
+            ExportError::Read(error) => error.into(),
+            ExportError::Json(error) => error.into(),
+            ExportError::Write { path, source } => Self::Write { path, source },
+            ExportError::Output(source) => Self::Output(source),
+        }
     }
 }
 

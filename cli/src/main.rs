@@ -14,7 +14,6 @@ mod error;
 mod find;
 mod freshness;
 mod input;
-mod json;
 mod output;
 mod sample;
 mod select;
@@ -27,7 +26,7 @@ use clap::Parser;
 
 use crate::args::{Args, Command, WriteCommand};
 use crate::error::CliError;
-use crate::find::Places;
+use sherwood_client::find::Places;
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -43,7 +42,7 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<(), CliError> {
-    let places = || Places::new(&args.places);
+    let places = || find::places(&args.places);
     match &args.command {
         Command::Status(options) => commands::status::run(&places()?, options),
         Command::Get(options) => commands::get::run(&places()?, options),

@@ -24,18 +24,26 @@
 #![forbid(unsafe_code)]
 
 mod chunk;
+#[cfg(feature = "json")]
+pub mod cluster_state_helpers;
 mod columns;
 mod error;
 #[cfg(feature = "filter")]
 pub mod filter;
+#[cfg(feature = "parquet")]
+pub mod find;
 pub mod helpers;
 #[cfg(feature = "parquet")]
 pub mod import;
+#[cfg(feature = "json")]
+pub mod json;
 pub mod locate;
 mod reader;
 mod regions;
 pub mod rows;
 mod snapshot;
+#[cfg(feature = "parquet")]
+mod source;
 mod table;
 #[cfg(feature = "parquet")]
 pub mod verify;
@@ -50,6 +58,8 @@ pub use sherwood_shared::schema::TableId;
 #[cfg(feature = "parquet")]
 pub use snapshot::ParquetError;
 pub use snapshot::Snapshot;
+#[cfg(feature = "parquet")]
+pub use source::Source;
 pub use table::Table;
 
 /// The README's example compiles.

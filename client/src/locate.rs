@@ -277,37 +277,6 @@ pub fn find_state(base_dir: Option<&Path>) -> Option<PathBuf> {
     Surroundings::of_process().find_state(base_dir)
 }
 
-/// What a path that a user gave stands for.
-#[derive(Clone, Debug)]
-pub enum Source {
-    /// A Parquet file, read as it is.
-    Parquet(PathBuf),
-    /// A snapshot file, to be opened with `Reader::open`.
-    Snapshot(PathBuf),
-    /// A state directory: the snapshot that its metadata names, if it stands for it; else the
-    /// state file.
-    Directory(StateDir),
-}
-
-impl Source {
-    /// Tells them apart: a directory by what it is, files by their extension (`.arrow` is a
-    /// snapshot, anything else Parquet). `~` is expanded.
-    pub fn of(path: &Path) -> Result<Self, LocateError> {
-        let path = Surroundings::of_process().expand(path);
-        let found = path.metadata().map_err(|source| LocateError::Inspect {
-            path: path.clone(),
-            source,
-        })?;
-        if found.is_dir() {
-            StateDir::open(&path).map(Self::Directory)
-        } else if path.extension().is_some_and(|ext| ext == "arrow") {
-            Ok(Self::Snapshot(path))
-        } else {
-            Ok(Self::Parquet(path))
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -355,28 +324,5 @@ mod tests {
             "/var/lib/sherwood",
         ];
         assert_eq!(places, expected.map(PathBuf::from));
-    }
-
-    #[test]
-    fn a_path_is_told_apart_by_what_it_is() {
-        let tmp = tempfile::tempdir().unwrap();
-        let file = |name: &str| {
-            let path = tmp.path().join(name);
-            std::fs::write(&path, "").unwrap();
-            path
-        };
-        assert!(matches!(
-            Source::of(&file("a.arrow")),
-            Ok(Source::Snapshot(_))
-        ));
-        assert!(matches!(
-            Source::of(&file("a.parquet")),
-            Ok(Source::Parquet(_))
-        ));
-        assert!(matches!(Source::of(tmp.path()), Ok(Source::Directory(_))));
-        assert!(matches!(
-            Source::of(&tmp.path().join("gone")),
-            Err(LocateError::Inspect { .. })
-        ));
     }
 }

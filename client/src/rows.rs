@@ -20,6 +20,8 @@ pub trait RowRef<'s>: Sized + sealed::Sealed {
     const TABLE: TableId;
     #[doc(hidden)]
     fn of(row: Row<'s>) -> Self;
+    /// The record batch it lies in, and its place there: all of its columns, those of others too.
+    fn batch(&self) -> (&'s RecordBatch, usize);
 }
 
 mod sealed {
@@ -273,6 +275,9 @@ macro_rules! row_ref {
             const TABLE: TableId = $table;
             fn of(row: Row<'s>) -> Self {
                 Self(row)
+            }
+            fn batch(&self) -> (&'s RecordBatch, usize) {
+                self.0.batch()
             }
         }
 

@@ -137,6 +137,14 @@ impl Snapshot {
         self.inner.history
     }
 
+    /// Are both the same state: the same generation of one history, or the same read of a Parquet file?
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        let name = |snapshot: &Self| (snapshot.generation(), snapshot.history());
+        let is_published = !self.is_on_heap() && !other.is_on_heap();
+        Arc::ptr_eq(&self.inner, &other.inner) || is_published && name(self) == name(other)
+    }
+
     /// When the daemon published it, by the daemon's wall clock; `None` on the heap.
     #[must_use]
     pub fn published_at(&self) -> Option<SystemTime> {

@@ -7,8 +7,8 @@ use sherwood_client::write::{Operation, Outcome, Writer};
 use crate::args::{AnswerFormat, WriteArgs};
 use crate::connect;
 use crate::error::CliError;
-use crate::find::Places;
 use crate::output;
+use sherwood_client::find::Places;
 
 /// Applies one operation, and says what became of it.
 pub fn apply(

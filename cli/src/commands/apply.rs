@@ -20,9 +20,9 @@ use crate::args::{AnswerFormat, ApplyArgs, InputFormat, WriteArgs};
 use crate::commands::put::Sender;
 use crate::connect;
 use crate::error::CliError;
-use crate::find::Places;
 use crate::input;
 use crate::output;
+use sherwood_client::find::Places;
 
 /// Transactions that are sent before the first is answered.
 const AHEAD: usize = 128;

@@ -5,7 +5,7 @@ use sherwood_client::write::DomainOp;
 use crate::args::TaskArgs;
 use crate::commands::answer;
 use crate::error::CliError;
-use crate::find::Places;
+use sherwood_client::find::Places;
 
 /// Runs it.
 pub fn run(places: &Places, args: &TaskArgs) -> Result<(), CliError> {

@@ -8,8 +8,8 @@ use crate::args::{AnswerFormat, ClaimArgs, subject};
 use crate::commands::answer;
 use crate::connect;
 use crate::error::CliError;
-use crate::find::Places;
 use crate::output;
+use sherwood_client::find::Places;
 
 /// Runs it.
 pub fn run(places: &Places, args: &ClaimArgs) -> Result<(), CliError> {

@@ -5,7 +5,7 @@ use sherwood_client::write::{Key, Transaction};
 use crate::args::DeleteArgs;
 use crate::commands::answer;
 use crate::error::CliError;
-use crate::find::Places;
+use sherwood_client::find::Places;
 
 /// Runs it.
 pub fn run(places: &Places, args: &DeleteArgs) -> Result<(), CliError> {

@@ -15,11 +15,12 @@ use sherwood_client::{Snapshot, TableId};
 use crate::args::{ExportArgs, ExportFormat};
 use crate::encode::{self, Batches, Frame};
 use crate::error::CliError;
-use crate::find::{Found, Places};
+use crate::find::find;
 use crate::freshness;
-use crate::json;
 use crate::output;
 use crate::select::Wanted;
+use sherwood_client::find::{Found, Places};
+use sherwood_client::json::write_document;
 
 /// Runs it.
 pub fn run(places: &Places, args: &ExportArgs) -> Result<(), CliError> {
@@ -28,9 +29,9 @@ pub fn run(places: &Places, args: &ExportArgs) -> Result<(), CliError> {
     if is_stdout && matches!(format, ExportFormat::Parquet | ExportFormat::Arrow) {
         output::refuse_terminal("a Parquet or Arrow file")?;
     }
-    let found = places.find()?;
+    let found = find(places)?;
     freshness::check(&found, args.age.max_age)?;
-    let daemon = freshness::glance(&found)?;
+    let daemon = found.daemon()?;
     if let Some(warning) = freshness::warning(&found, daemon) {
         output::say("warning", &warning);
     }
@@ -135,7 +136,7 @@ impl Export<'_> {
         let rows: u64 = TableId::ALL.map(|id| snapshot.table(id).len()).iter().sum();
         self.bar.set_length(rows);
         match self.format {
-            ExportFormat::Json => self.write_object(out, snapshot),
+            ExportFormat::Json => Ok(write_document(snapshot, out, |rows| self.count(rows))?),
             ExportFormat::Jsonl => self.write_transactions(out, snapshot),
             // Arrow holds one table, and was refused.
             ExportFormat::Parquet | ExportFormat::Arrow => {
@@ -151,33 +152,6 @@ impl Export<'_> {
                 Ok(())
             }
         }
-    }
-
-    /// The document as one object.
-    fn write_object(
-        &self,
-        out: &mut (dyn Write + Send),
-        snapshot: &Snapshot,
-    ) -> Result<(), CliError> {
-        let cluster = snapshot.cluster()?;
-        let mut text = Vec::new();
-        json::Rows::new(&cluster)?.write(0, &mut text);
-        // Its closing brace comes behind the tables.
-        text.pop();
-        out.write_all(&text)?;
-        for id in TableId::ALL {
-            let before = format!(",\n\"{}\":[", id.name());
-            let frame = Frame {
-                before: &before,
-                after: "]",
-                ..encode::ARRAY
-            };
-            let table = snapshot.table(id);
-            let batches = table.batches().map(|batch| Ok(batch?));
-            encode::objects(out, &mut *self.counted(Box::new(batches)), &frame)?;
-        }
-        out.write_all(b"}\n")?;
-        Ok(())
     }
 
     /// For the cluster a line that is a transaction, which sets its master and which another cluster refuses; and for each
@@ -208,11 +182,14 @@ impl Export<'_> {
     fn counted<'s>(&'s self, batches: Box<Batches<'s>>) -> Box<Batches<'s>> {
         Box::new(batches.inspect(|batch| {
             if let Ok(batch) = batch {
-                let rows = batch.num_rows() as u64;
-                self.rows.set(self.rows.get() + rows);
-                self.bar.inc(rows);
+                self.count(batch.num_rows() as u64);
             }
         }))
+    }
+
+    fn count(&self, rows: u64) {
+        self.rows.set(self.rows.get() + rows);
+        self.bar.inc(rows);
     }
 }
 

@@ -11,16 +11,17 @@ use sherwood_client::TableId;
 use crate::args::{GetArgs, RowFormat};
 use crate::encode;
 use crate::error::CliError;
-use crate::find::Places;
+use crate::find::find;
 use crate::freshness;
 use crate::output;
 use crate::select::{Selection, Wanted};
+use sherwood_client::find::Places;
 
 /// Runs it.
 pub fn run(places: &Places, args: &GetArgs) -> Result<(), CliError> {
-    let found = places.find()?;
+    let found = find(places)?;
     freshness::check(&found, args.age.max_age)?;
-    let daemon = freshness::glance(&found)?;
+    let daemon = found.daemon()?;
     if let Some(warning) = freshness::warning(&found, daemon) {
         output::say("warning", &warning);
     }

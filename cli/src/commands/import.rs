@@ -20,9 +20,9 @@ use crate::args::{FileArgs, ImportArgs, InputFormat};
 use crate::commands::put::Sender;
 use crate::connect;
 use crate::error::CliError;
-use crate::find::Places;
 use crate::input::{self, Pieces, arrow, json};
 use crate::output;
+use sherwood_client::find::Places;
 
 /// Runs it.
 pub fn run(places: &Places, args: &ImportArgs) -> Result<(), CliError> {

@@ -6,7 +6,7 @@ use sherwood_client::write::{Column, Key, Patch, Transaction, cluster};
 use crate::args::{PatchArgs, PatchTable, assignment};
 use crate::commands::answer;
 use crate::error::CliError;
-use crate::find::Places;
+use sherwood_client::find::Places;
 
 /// Runs it.
 pub fn run(places: &Places, args: &PatchArgs) -> Result<(), CliError> {

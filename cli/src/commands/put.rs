@@ -10,9 +10,9 @@ use sherwood_client::write::{Key, Mode, Outcome, Row, Transaction, Writer};
 use crate::args::{AnswerFormat, PutArgs, WriteArgs};
 use crate::connect;
 use crate::error::CliError;
-use crate::find::Places;
 use crate::input::{self, Piece, Pieces};
 use crate::output;
+use sherwood_client::find::Places;
 
 /// Runs it.
 pub fn run(places: &Places, args: &PutArgs) -> Result<(), CliError> {

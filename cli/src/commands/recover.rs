@@ -9,9 +9,9 @@ use sherwood_store::recover::tools::{self, CheckpointLine, Listing, LogLine};
 
 use crate::args::{RecoverArgs, RecoverCommand, RecoverLook, StatusFormat};
 use crate::error::CliError;
-use crate::find::Places;
 use crate::output;
 use crate::text;
+use sherwood_client::find::Places;
 
 /// Runs it.
 pub fn run(places: &Places, args: &RecoverArgs) -> Result<(), CliError> {

@@ -1,6 +1,7 @@
 //! `sherwood sample`: a made-up state to try things on.
 
 use sherwood_client::TableId;
+use sherwood_client::find::FindError;
 use sherwood_client::locate::ClusterId;
 
 use crate::args::{PlaceArgs, SampleArgs};
@@ -15,7 +16,7 @@ const CLUSTER_ID: &str = "sample";
 /// Runs it.
 pub fn run(args: &SampleArgs, places: &PlaceArgs) -> Result<(), CliError> {
     let cluster_id = places.cluster_id.as_deref().unwrap_or(CLUSTER_ID);
-    let cluster_id = ClusterId::new(cluster_id).map_err(|source| CliError::ClusterId {
+    let cluster_id = ClusterId::new(cluster_id).map_err(|source| FindError::ClusterId {
         place: "--cluster-id",
         source,
     })?;

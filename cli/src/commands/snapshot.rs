@@ -12,14 +12,15 @@ use sherwood_client::{ReadError, Snapshot, TableId};
 
 use crate::encode;
 use crate::error::CliError;
-use crate::find::{Origin, Places};
+use crate::find::find;
 use crate::freshness;
 use crate::output;
+use sherwood_client::find::{Origin, Places};
 
 /// Runs it.
 pub fn run(places: &Places, out_dir: &Path) -> Result<(), CliError> {
-    let found = places.find()?;
-    let daemon = freshness::glance(&found)?;
+    let found = find(places)?;
+    let daemon = found.daemon()?;
     if let Some(warning) = freshness::warning(&found, daemon) {
         output::say("warning", &warning);
     }

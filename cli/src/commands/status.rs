@@ -10,14 +10,16 @@ use sherwood_client::write::{Address, Options, WriteError, Writer};
 
 use crate::args::{StatusArgs, StatusFormat};
 use crate::error::CliError;
-use crate::find::{Found, Origin, Places};
-use crate::freshness::{self, Daemon};
+use crate::find::find;
+use crate::freshness;
 use crate::output;
 use crate::text;
+use sherwood_client::find::Daemon;
+use sherwood_client::find::{Found, Origin, Places};
 
 /// Runs it.
 pub fn run(places: &Places, args: &StatusArgs) -> Result<(), CliError> {
-    let found = places.find()?;
+    let found = find(places)?;
     let daemon = freshness::look(&found)?;
     let trouble = trouble(&found, daemon);
     let mut out = output::stdout();
@@ -81,7 +83,7 @@ fn as_json(
     Ok(json!({
         "cluster_id": found.snapshot.cluster_id()?,
         "generation": generation(found),
-        "age_seconds": freshness::age(found).map(|age| age.as_secs_f64()),
+        "age_seconds": found.age().map(|age| age.as_secs_f64()),
         "stale": daemon.is_stale(),
         "nodes": rows(TableId::Nodes),
         "tasks": rows(TableId::Tasks),
@@ -108,7 +110,7 @@ fn write_text(
     if let Some(generation) = generation(found) {
         line("generation", generation.to_string())?;
     }
-    if let Some(age) = freshness::age(found) {
+    if let Some(age) = found.age() {
         line("age", text::duration(age))?;
     }
     if let Some(updated) = snapshot.updated_at_ms()?.and_then(text::timestamp) {

@@ -9,10 +9,11 @@ use sherwood_client::{Snapshot, TableId};
 
 use crate::args::{WatchArgs, WatchFormat};
 use crate::error::CliError;
-use crate::find::{Origin, Places};
-use crate::freshness::{self, Daemon};
+use crate::find::find;
 use crate::output;
 use crate::text;
+use sherwood_client::find::Daemon;
+use sherwood_client::find::{Origin, Places};
 
 /// How long to wait before looking whether the daemon is still there.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -23,7 +24,7 @@ pub fn run(places: &Places, args: &WatchArgs) -> Result<(), CliError> {
     let deadline = args
         .timeout
         .and_then(|timeout| Instant::now().checked_add(timeout));
-    let found = places.find()?;
+    let found = find(places)?;
     let reader = match &found.origin {
         Origin::Shared { reader } => reader.clone(),
         Origin::Parquet { path, .. } => {
@@ -64,7 +65,7 @@ pub fn run(places: &Places, args: &WatchArgs) -> Result<(), CliError> {
                 return Ok(());
             }
         }
-        let now = freshness::glance(&found)?;
+        let now = found.daemon()?;
         if now.is_stale() && now != daemon {
             output::say("warning", &now.describe());
         }

@@ -8,7 +8,7 @@ use arrow_schema::{Schema, SchemaRef};
 
 use super::{Batches, not_encoded};
 use crate::error::CliError;
-use crate::find::{Found, Origin};
+use sherwood_client::find::{Found, Origin};
 
 const FORMAT: &str = "Arrow";
 

@@ -14,7 +14,7 @@ use arrow_schema::{DataType, Field, FieldRef, Schema, SchemaRef};
 
 use super::{Batches, not_encoded};
 use crate::error::CliError;
-use crate::json;
+use sherwood_client::json;
 
 const FORMAT: &str = "CSV";
 
@@ -105,10 +105,7 @@ fn is_plain(data_type: &DataType) -> bool {
 
 /// The JSON form; of what is text there, the text.
 fn text(field: &Field, column: &ArrayRef) -> Result<ArrayRef, CliError> {
-    let cells = json::Cells::new(column).map_err(|source| CliError::Column {
-        column: field.name().clone(),
-        source,
-    })?;
+    let cells = json::Cells::new(field.name(), column)?;
     let mut cell = Vec::new();
     let texts: StringArray = (0..column.len())
         .map(|row| {

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use super::Batches;
 use crate::error::CliError;
-use crate::json;
+use sherwood_client::json;
 
 /// What stands around objects.
 #[derive(Clone, Copy, Debug)]

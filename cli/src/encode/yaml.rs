@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::Batches;
 use crate::error::CliError;
-use crate::json;
+use sherwood_client::json;
 
 /// Writes them, each as a list of one: such lists one after the other are one list.
 pub fn write(out: &mut dyn Write, batches: &mut Batches<'_>) -> Result<(), CliError> {

@@ -21,7 +21,7 @@ fn column(array: impl Array + 'static) -> Vec<String> {
         let mut line = Vec::new();
         json.write(row, &mut line);
         let line = String::from_utf8(line).expect("UTF-8");
-        serde_json::from_str::<serde_json::Value>(&line).unwrap_or_else(|e| panic!("{line}: {e}"));
+        serde_json::from_str::<Value>(&line).unwrap_or_else(|e| panic!("{line}: {e}"));
         let value = line
             .strip_prefix("{\"c\":")
             .and_then(|v| v.strip_suffix('}'));

@@ -18,9 +18,9 @@ use arrow_array::{Array, ArrayRef, ArrowPrimitiveType, RecordBatch};
 use arrow_cast::display::{ArrayFormatter, FormatOptions};
 use arrow_schema::{ArrowError, DataType, Fields, TimeUnit};
 use chrono::{DateTime, SecondsFormat, Utc};
+use serde_json::Value;
 
-use crate::error::CliError;
-use crate::text;
+use super::JsonError;
 
 /// Writes rows of one batch.
 pub struct Rows<'a> {
@@ -32,8 +32,12 @@ pub struct Cells<'a>(Cell<'a>);
 
 impl<'a> Cells<'a> {
     /// Fails for a column of a kind that cannot be printed.
-    pub fn new(column: &'a dyn Array) -> Result<Self, ArrowError> {
-        cell(column).map(Self)
+    pub fn new(name: &str, column: &'a dyn Array) -> Result<Self, JsonError> {
+        let cells = cell(column).map_err(|source| JsonError {
+            column: name.to_owned(),
+            source,
+        })?;
+        Ok(Self(cells))
     }
 
     /// Appends the value of one row to `out`.
@@ -49,16 +53,25 @@ type Object<'a> = Vec<(Vec<u8>, Cell<'a>)>;
 
 impl<'a> Rows<'a> {
     /// Fails for a column of a kind that cannot be printed.
-    pub fn new(batch: &'a RecordBatch) -> Result<Self, CliError> {
+    pub fn new(batch: &'a RecordBatch) -> Result<Self, JsonError> {
         let schema = batch.schema_ref();
         let cells = object(schema.fields(), batch.columns())
-            .map_err(|(column, source)| CliError::Column { column, source })?;
+            .map_err(|(column, source)| JsonError { column, source })?;
         Ok(Self { cells })
     }
 
     /// Appends the object of one row to `out`.
     pub fn write(&self, row: usize, out: &mut Vec<u8>) {
         write_object(&self.cells, row, out);
+    }
+
+    /// The object of one row.
+    #[must_use]
+    pub fn value(&self, row: usize) -> Value {
+        let mut text = Vec::with_capacity(512);
+        self.write(row, &mut text);
+        // What is written is JSON.
+        serde_json::from_slice(&text).unwrap_or_default()
     }
 }
 
@@ -248,7 +261,7 @@ fn timestamp<T: ArrowPrimitiveType<Native = i64>>(
     Box::new(move |row, out| {
         let value = array.value(row);
         match time(value) {
-            Some(time) => string(&text::iso(time, digits), out),
+            Some(time) => string(&time.to_rfc3339_opts(digits, true), out),
             None => {
                 let _ = write!(out, "{value}");
             }
