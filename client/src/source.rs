@@ -219,15 +219,44 @@ impl Written {
         let changed = Duration::from_secs(part(found.ctime()))
             + Duration::from_nanos(part(found.ctime_nsec()));
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        let since = now.unwrap_or_default().checked_sub(changed);
         Self {
             device: found.dev(),
             inode: found.ino(),
             bytes: found.len(),
             modified: (found.mtime(), found.mtime_nsec()),
             changed: (found.ctime(), found.ctime_nsec()),
-            // A clock that was set back says nothing.
-            is_settled: since.is_none_or(|since| since > TICK),
+            is_settled: is_settled(changed, now.unwrap_or_default()),
         }
+    }
+}
+
+/// Would another change of a file that changed last at `changed` show in its times, now? A clock that was set back says nothing.
+fn is_settled(changed: Duration, now: Duration) -> bool {
+    now.checked_sub(changed).is_none_or(|since| since > TICK)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_of_this_tick_may_change_unseen() {
+        let at = |millis: u64| Duration::from_millis(1_000_000 + millis);
+        assert!(!is_settled(at(0), at(0)));
+        assert!(!is_settled(at(0), at(20)));
+        assert!(is_settled(at(0), at(21)));
+        assert!(is_settled(at(100), at(0)), "the clock was set back");
+    }
+
+    #[test]
+    fn a_file_that_was_just_written_is_not_believed_unchanged() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state_c.parquet");
+        // Fresh when it is looked at, unless that took longer than a tick each time.
+        let is_seen_fresh = (0..1000).any(|_| {
+            fs::write(&path, "x").unwrap();
+            !Stamp::of(path.clone()).is_settled()
+        });
+        assert!(is_seen_fresh);
     }
 }
